@@ -1,0 +1,1 @@
+//! Benchmarks of gkd; see the files beside this one.

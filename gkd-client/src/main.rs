@@ -1,0 +1,2 @@
+//! gkd-client
+fn main() {}

@@ -1,0 +1,1 @@
+//! gkd-proxy

@@ -1,0 +1,2 @@
+//! gkd-server
+fn main() {}
