@@ -1,8 +1,7 @@
 //! Errors that say whose fault and how far.
 
-use crate::handshake::Reject;
 use crate::id::{ConnectionId, TunnelId};
-use crate::packet::{DecodeError, ResetCode};
+use crate::packet::DecodeError;
 
 /// How far an error reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,9 +89,9 @@ pub enum Violation {
     /// Data behind the Finish, or two different Finishes.
     #[error("connection {0} goes on behind its own end")]
     BehindFinish(ConnectionId),
-    /// A payload above the largest that this end takes.
-    #[error("connection {0} carries a payload above the largest that was agreed")]
-    PayloadTooLarge(ConnectionId),
+    /// More connections are open than this end said that it takes.
+    #[error("it opened far more connections than the {0} that it may")]
+    TooManyConnections(u64),
     /// A Reset with a total that is below what arrived or above the credit.
     #[error("connection {connection} was reset at a total of {total}, arrived {arrived}, granted {granted}")]
     WrongTotal {
@@ -171,17 +170,14 @@ pub enum OpenError {
     DestinationTooLong(usize),
 }
 
-/// Why bytes were not accepted, or can no longer be read.
+/// Why bytes were not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The connection was reset, by either end.
-    #[error("the connection was reset: {0}")]
-    Reset(ResetCode),
+    /// The session has ended.
+    #[error("the session has ended")]
+    Closed,
     /// This direction was finished by this end.
     #[error("this direction of the connection is finished")]
     Finished,
 }
-
-/// A Hello was refused; the answer to send.
-pub type HelloError = Reject;

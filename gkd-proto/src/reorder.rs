@@ -1,0 +1,368 @@
+//! Puts what arrives in any order back into the order of its packet numbers.
+//!
+//! [`ReorderBuffer`] is usable alone: it is generic over what it orders and knows numbers only. It counts
+//! no bytes, grants no credit and compares no content; whoever drives it does.
+
+use crate::id::PacketNumber;
+
+/// The largest `limit` of a [`ReorderBuffer`], in packets. At the least charge of a packet it stands for
+/// 2 GiB of credit, far above any window.
+pub const MAX_LIMIT: usize = 1 << 24;
+
+/// The smallest ring that is allocated, in slots: below it the allocator's own overhead rules.
+const MIN_CAPACITY: usize = 8;
+
+/// An empty buffer keeps at most so many slots. One that reorders by tens of packets, as a few tunnels of
+/// like speed do, then allocates once and never again.
+const KEPT_CAPACITY: usize = 64;
+
+/// What became of an item that was given to [`ReorderBuffer::insert`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "an item that was not taken comes back in here"]
+pub enum Inserted<T> {
+    /// It was taken, and none before it is missing: it is readable now, and what was held right behind it.
+    InOrder,
+    /// It was taken, and waits for one before it.
+    OutOfOrder,
+    /// Its number was delivered before, or is held: [`ReorderBuffer::get`] then shows the first one.
+    Duplicate(T),
+    /// Its number is [`limit`](ReorderBuffer::limit) or more ahead of the next one. Nothing was allocated.
+    TooFar(T),
+}
+
+/// Holds items that arrive in any order, and gives them back in the order of their numbers, each number
+/// once.
+///
+/// A ring indexed by packet number: no item is searched for, compared or moved to make room for another.
+/// Inserting and popping take constant time, amortised over growth; filling a hole also looks once at each
+/// item that it makes readable.
+///
+/// # Memory
+/// A slot takes `size_of::<Option<T>>()` bytes (32 for `Bytes`). There are as many slots as the next power
+/// of two above the [`span`](Self::span): at most twice the span, eight at least, none before the first
+/// insert. Growth is bounded by the limit, whatever numbers come. When the buffer becomes empty, a
+/// ring of more than 64 slots is released at once: it took half as many deliveries as it has slots to get
+/// there, so this costs each of them next to nothing, and a smaller ring is kept for the next time.
+/// [`shrink`](Self::shrink) releases that too.
+///
+/// # Numbers
+/// Any `u64` can be given without a panic. `u64::MAX` itself can be no item's number (it is
+/// [`Inserted::TooFar`] always); on the wire, numbers end at 2^62.
+///
+/// ```
+/// use gkd_proto::id::PacketNumber;
+/// use gkd_proto::reorder::{Inserted, ReorderBuffer};
+///
+/// let mut buffer = ReorderBuffer::new(1000);
+/// assert_eq!(buffer.insert(PacketNumber(1), "world"), Inserted::OutOfOrder);
+/// assert_eq!(buffer.pop(), None);
+/// assert_eq!(buffer.insert(PacketNumber(0), "hello"), Inserted::InOrder);
+/// assert_eq!((buffer.pop(), buffer.pop(), buffer.pop()), (Some("hello"), Some("world"), None));
+/// assert_eq!(buffer.insert(PacketNumber(1), "again"), Inserted::Duplicate("again"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct ReorderBuffer<T> {
+    /// Number `n` is at `n` modulo the length, which is zero or a power of two.
+    slots: Vec<Option<T>>,
+    /// The number that is delivered next.
+    next: u64,
+    /// The first number from `next` on that is not held: `next..missing` is readable.
+    missing: u64,
+    /// How many items are held behind `missing`.
+    behind: usize,
+    /// One above the highest number held, while any is held behind `missing`. Not above `missing` otherwise.
+    end: u64,
+    /// How far from `next` a number is refused.
+    limit: usize,
+}
+
+impl<T> ReorderBuffer<T> {
+    /// An empty buffer whose first item has number 0, and which refuses numbers that are `limit` or more
+    /// ahead of the next one. `limit` is taken as 1 to [`MAX_LIMIT`]. Allocates nothing.
+    pub const fn new(limit: usize) -> Self {
+        Self::starting_at(PacketNumber(0), limit)
+    }
+
+    /// As [`new`](Self::new), the first item having number `first`.
+    pub const fn starting_at(first: PacketNumber, limit: usize) -> Self {
+        let limit = match limit {
+            0 => 1,
+            1..=MAX_LIMIT => limit,
+            _ => MAX_LIMIT,
+        };
+        Self { slots: Vec::new(), next: first.0, missing: first.0, behind: 0, end: first.0, limit }
+    }
+
+    /// Takes `item` as number `number`, or gives it back if that number was taken before or is too far.
+    // Inlined always: handed over in memory, an item costs more than all that is done here.
+    #[inline(always)]
+    pub fn insert(&mut self, number: PacketNumber, item: T) -> Inserted<T> {
+        // What is in order and has a slot comes first: that is nearly everything.
+        let ahead = (self.missing - self.next) as usize;
+        let index = self.index(self.missing);
+        if number.0 == self.missing
+            && number.0 < u64::MAX
+            && ahead < self.limit.min(self.slots.len())
+            && let Some(slot @ None) = self.slots.get_mut(index)
+        {
+            *slot = Some(item);
+            self.missing += 1;
+            if self.behind > 0 {
+                self.find_hole();
+            }
+            return Inserted::InOrder;
+        }
+        self.insert_elsewhere(number.0, item)
+    }
+
+    /// [`insert`](Self::insert), but for the case that stands there.
+    #[inline(always)]
+    fn insert_elsewhere(&mut self, number: u64, item: T) -> Inserted<T> {
+        if number >= self.next.saturating_add(self.limit as u64) {
+            return Inserted::TooFar(item);
+        }
+        if number < self.missing {
+            return Inserted::Duplicate(item);
+        }
+        // Below the limit, which is a usize.
+        let offset = (number - self.next) as usize;
+        if offset >= self.slots.len() {
+            self.grow(offset + 1);
+        }
+        let index = self.index(number);
+        let slot = &mut self.slots[index];
+        if slot.is_some() {
+            return Inserted::Duplicate(item);
+        }
+        *slot = Some(item);
+        if number == self.missing {
+            self.missing += 1;
+            self.find_hole();
+            return Inserted::InOrder;
+        }
+        self.behind += 1;
+        self.end = self.end.max(number + 1);
+        Inserted::OutOfOrder
+    }
+
+    /// Counts `number` as delivered if it is the next one and not held, so that the caller can hand its
+    /// item on without putting it in here: what is in order then never touches the ring. What was held
+    /// right behind it becomes readable. False, with no effect, for every other number: insert that one.
+    #[inline]
+    pub fn deliver(&mut self, number: PacketNumber) -> bool {
+        let is_next = number.0 == self.missing && self.next == self.missing;
+        if is_next && let Some(after) = number.0.checked_add(1) {
+            (self.next, self.missing) = (after, after);
+            if self.behind > 0 {
+                self.find_hole();
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Takes the next item, if it is here.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.next == self.missing {
+            return None;
+        }
+        let index = self.index(self.next);
+        let item = self.slots[index].take();
+        self.next += 1;
+        if self.slots.len() > KEPT_CAPACITY && self.is_empty() {
+            self.slots = Vec::new();
+        }
+        item
+    }
+
+    /// The next item, if it is here.
+    #[inline]
+    pub fn peek(&self) -> Option<&T> {
+        self.get(self.next())
+    }
+
+    /// The item with this number, if it is held.
+    #[inline]
+    pub fn get(&self, number: PacketNumber) -> Option<&T> {
+        let within = number.0 >= self.next && number.0 < self.end.max(self.missing);
+        if within { self.slots[self.index(number.0)].as_ref() } else { None }
+    }
+
+    /// The item that is held as `number`, to be changed in place.
+    pub fn get_mut(&mut self, number: PacketNumber) -> Option<&mut T> {
+        self.get(number)?;
+        let index = self.index(number.0);
+        self.slots[index].as_mut()
+    }
+
+    /// The number that is delivered next.
+    #[inline]
+    pub fn next(&self) -> PacketNumber {
+        PacketNumber(self.next)
+    }
+
+    /// Whether [`pop`](Self::pop) has an item.
+    #[inline]
+    pub fn readable(&self) -> bool {
+        self.next != self.missing
+    }
+
+    /// How many items are held.
+    #[inline]
+    pub fn len(&self) -> usize {
+        (self.missing - self.next) as usize + self.behind
+    }
+
+    /// Whether no item is held.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.next == self.missing && self.behind == 0
+    }
+
+    /// How many items are held that wait for a missing one.
+    #[inline]
+    pub fn held_out_of_order(&self) -> usize {
+        self.behind
+    }
+
+    /// How many numbers there are from the next one to the highest that is held, both included: items and
+    /// holes.
+    #[inline]
+    pub fn span(&self) -> usize {
+        (self.end.max(self.missing) - self.next) as usize
+    }
+
+    /// How far ahead of the next number one is refused.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many slots are allocated.
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// The items held, with their numbers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (PacketNumber, &T)> {
+        let held = self.next..self.end.max(self.missing);
+        held.filter_map(|number| Some((PacketNumber(number), self.slots[self.index(number)].as_ref()?)))
+    }
+
+    /// Takes out every item, readable or not, in order, and releases the ring. The numbers count as never
+    /// arrived. What the iterator is not asked for is dropped with it.
+    pub fn drain(&mut self) -> impl Iterator<Item = (PacketNumber, T)> + use<T> {
+        let held = self.next..self.end.max(self.missing);
+        let mut slots = std::mem::take(&mut self.slots);
+        (self.missing, self.behind, self.end) = (self.next, 0, self.next);
+        held.filter_map(move |number| {
+            let index = ring_index(number, slots.len());
+            Some((PacketNumber(number), slots[index].take()?))
+        })
+    }
+
+    /// Drops every item and releases the ring. The numbers count as never arrived.
+    pub fn clear(&mut self) {
+        drop(self.drain());
+    }
+
+    /// Releases what the items held do not need: everything when there are none. For a connection that
+    /// stands idle; a busy one would only allocate again.
+    pub fn shrink(&mut self) {
+        if self.is_empty() {
+            self.slots = Vec::new();
+            return;
+        }
+        let capacity = ring_capacity(self.span());
+        if capacity < self.slots.len() {
+            let mut slots = empty_slots(capacity);
+            for number in self.next..self.end.max(self.missing) {
+                let index = self.index(number);
+                slots[ring_index(number, capacity)] = self.slots[index].take();
+            }
+            self.slots = slots;
+        }
+    }
+
+    /// Panics unless this buffer is consistent. Looks at every slot: for tests.
+    #[doc(hidden)]
+    pub fn invariants(&self) {
+        let slots = self.slots.len();
+        assert!(slots == 0 || (slots.is_power_of_two() && slots >= MIN_CAPACITY), "{slots} slots");
+        assert!(self.span() <= slots, "a ring of {slots} slots for a span of {}", self.span());
+        assert!(self.span() <= self.limit, "the span is above the limit");
+        assert!(self.next <= self.missing, "the next number is at most the first missing one");
+        assert!((self.next..self.missing).all(|number| self.get(PacketNumber(number)).is_some()));
+        assert!(self.get(PacketNumber(self.missing)).is_none(), "what is missing is not held");
+        if self.behind == 0 {
+            assert!(self.end <= self.missing, "nothing is held behind the hole");
+        } else {
+            assert!(self.end > self.missing && self.get(PacketNumber(self.end - 1)).is_some());
+        }
+        let filled = self.slots.iter().filter(|slot| slot.is_some()).count();
+        assert_eq!((filled, self.iter().count()), (self.len(), self.len()), "items are where they belong");
+        assert!(!self.is_empty() || slots <= KEPT_CAPACITY, "an empty buffer holds {slots} slots");
+    }
+
+    #[inline]
+    fn index(&self, number: u64) -> usize {
+        ring_index(number, self.slots.len())
+    }
+
+    /// What was missing came: goes on to the next hole.
+    #[inline(never)]
+    fn find_hole(&mut self) {
+        while self.behind > 0 && self.slots[self.index(self.missing)].is_some() {
+            self.missing += 1;
+            self.behind -= 1;
+        }
+    }
+
+    /// Makes room for `span` numbers from `next` on.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, span: usize) {
+        let capacity = ring_capacity(span);
+        if self.slots.is_empty() {
+            self.slots = empty_slots(capacity);
+            return;
+        }
+        self.slots.reserve_exact(capacity - self.slots.len());
+        while self.slots.len() < capacity {
+            self.double();
+        }
+    }
+
+    /// Doubles a ring that is not empty. Half of the numbers keep their index; the others, which lie side by
+    /// side, move up by the old length.
+    fn double(&mut self) {
+        let old = self.slots.len();
+        self.slots.resize_with(2 * old, || None);
+        let start = ring_index(self.next, old);
+        let first = ring_index(self.next, 2 * old);
+        let moving = if first == start { 0..start } else { start..old };
+        let (low, high) = self.slots.split_at_mut(old);
+        low[moving.clone()].swap_with_slice(&mut high[moving]);
+    }
+}
+
+/// Where a ring of `slots` slots, a power of two or zero, keeps `number`.
+#[inline]
+fn ring_index(number: u64, slots: usize) -> usize {
+    // The low bits are all that counts, so a cut to 32 bits does no harm.
+    number as usize & slots.wrapping_sub(1)
+}
+
+fn ring_capacity(span: usize) -> usize {
+    span.next_power_of_two().max(MIN_CAPACITY)
+}
+
+fn empty_slots<T>(capacity: usize) -> Vec<Option<T>> {
+    let mut slots = Vec::new();
+    slots.reserve_exact(capacity);
+    slots.resize_with(capacity, || None);
+    slots
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The session's receiving account: what all connections together may have unread, and how the session's
+//! window is shared among theirs.
+//!
+//! Initial windows are not shared out: a thousand idle connections cost nothing. What a connection is granted
+//! beyond its initial window, or holds unread if that is more, is its *share*; nobody is granted more than
+//! half of what the others' shares leave of the session's window, so that any number of grown readers that
+//! stop leave room for the next one.
+
+use std::time::{Duration, Instant};
+
+use super::receive::ReceiveHalf;
+use crate::config::SessionConfig;
+use crate::credit::ReceiveWindow;
+use crate::error::Violation;
+
+/// The receiving account of a session.
+#[derive(Debug)]
+pub(super) struct SessionAccount {
+    window: ReceiveWindow,
+    /// The charge that all packets imply, those of forgotten connections too.
+    implied: u64,
+    /// The sum of the connections' shares.
+    shares: u64,
+    most: u64,
+    most_connection: u64,
+    /// Credit of the session is to be told.
+    pub(super) credit_due: bool,
+    /// Since when the other end waits for credit of the session that this end cannot give.
+    pub(super) blocked_since: Option<Instant>,
+}
+
+impl SessionAccount {
+    pub(super) fn new(config: &SessionConfig) -> Self {
+        Self {
+            window: ReceiveWindow::new(config.session_window),
+            implied: 0,
+            shares: 0,
+            most: config.max_session_window,
+            most_connection: config.max_connection_window,
+            credit_due: false,
+            blocked_since: None,
+        }
+    }
+
+    /// The total that the other end may charge.
+    pub(super) fn granted(&self) -> u64 {
+        self.window.granted()
+    }
+
+    /// Charge that arrived, was told by Resets, or must have been taken by packets that are on the way.
+    pub(super) fn implied(&self) -> u64 {
+        self.implied
+    }
+
+    /// Charge that arrived, or must have been taken, and was not consumed.
+    pub(super) fn unread(&self) -> u64 {
+        self.implied - self.window.consumed()
+    }
+
+    /// The implied charge of one connection rose by `amount`, its ring holding what arrived.
+    pub(super) fn charge_to(&mut self, receive: &mut ReceiveHalf, amount: u64) -> Result<(), Violation> {
+        self.charge(amount)?;
+        self.update_share(receive);
+        Ok(())
+    }
+
+    /// The charge of a connection of which nothing is held rose by `amount`.
+    pub(super) fn charge(&mut self, amount: u64) -> Result<(), Violation> {
+        let charged = self.implied.saturating_add(amount);
+        let granted = self.window.granted();
+        if charged > granted {
+            return Err(Violation::BeyondSessionCredit { charged, granted });
+        }
+        self.implied = charged;
+        Ok(())
+    }
+
+    /// `amount` was consumed by nobody in particular: a reset or a discarding connection.
+    pub(super) fn consume(&mut self, now: Instant, round_trip: Duration, amount: u64) {
+        if self.window.consume(now, round_trip, amount) {
+            self.grow(now, 2 * self.window.window());
+        }
+        self.grant();
+    }
+
+    /// `amount` was read from one connection.
+    pub(super) fn consume_from(
+        &mut self,
+        now: Instant,
+        round_trip: Duration,
+        receive: &mut ReceiveHalf,
+        amount: u64,
+    ) {
+        let grow = receive.window.consume(now, round_trip, amount);
+        self.update_share(receive);
+        if grow {
+            self.grow_connection(now, receive);
+        }
+        // A finished direction needs no more credit.
+        if !receive.is_finished() {
+            self.grant_connection(receive);
+        }
+        self.consume(now, round_trip, amount);
+    }
+
+    /// The sender of a connection says that it waits at its granted total. The window doubles, once a round
+    /// trip, unless the reader is what it waits for.
+    pub(super) fn connection_blocked(
+        &mut self,
+        now: Instant,
+        round_trip: Duration,
+        receive: &mut ReceiveHalf,
+    ) {
+        if !receive.has_unread() && !receive.is_finished() && receive.window.may_grow(now, round_trip) {
+            self.grow_connection(now, receive);
+            self.grant_connection(receive);
+        }
+    }
+
+    /// The sender says that it waits at the session's granted total.
+    pub(super) fn session_blocked(&mut self, now: Instant, round_trip: Duration) {
+        if self.window.may_grow(now, round_trip) {
+            self.grow(now, 2 * self.window.window());
+        }
+        self.grant();
+        if !self.credit_due {
+            self.blocked_since.get_or_insert(now);
+        }
+    }
+
+    /// A connection is forgotten, or will receive nothing more: its share is free again.
+    pub(super) fn release(&mut self, receive: &mut ReceiveHalf) {
+        self.shares -= std::mem::take(&mut receive.share);
+        receive.credit_due = false;
+    }
+
+    fn grow_connection(&mut self, now: Instant, receive: &mut ReceiveHalf) {
+        let window = (2 * receive.window.window()).min(self.most_connection);
+        receive.window.grow_to(now, window);
+        // The session grows with what its connections need, so that half of what is free is enough.
+        while self.free_for(receive) / 2 < window && self.window.window() < self.most {
+            self.grow(now, 2 * self.window.window());
+        }
+    }
+
+    fn grow(&mut self, now: Instant, window: u64) {
+        self.window.grow_to(now, window.min(self.most));
+        self.grant();
+    }
+
+    fn grant(&mut self) {
+        if self.window.grant(u64::MAX).is_some() {
+            self.credit_due = true;
+            self.blocked_since = None;
+        }
+    }
+
+    fn grant_connection(&mut self, receive: &mut ReceiveHalf) {
+        let free = self.free_for(receive);
+        if receive.window.grant(free / 2).is_some() {
+            receive.credit_due = true;
+            self.update_share(receive);
+        }
+    }
+
+    /// What the others leave of the session's window.
+    fn free_for(&self, receive: &ReceiveHalf) -> u64 {
+        self.window.window().saturating_sub(self.shares - receive.share)
+    }
+
+    fn update_share(&mut self, receive: &mut ReceiveHalf) {
+        let unread = receive.implied_charge().saturating_sub(receive.window.consumed());
+        let share = receive.window.excess().max(unread);
+        self.shares = self.shares - receive.share + share;
+        receive.share = share;
+    }
+}

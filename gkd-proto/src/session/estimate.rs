@@ -1,0 +1,114 @@
+//! What a tunnel can be expected to do: round trip and delivery rate, from the session's own
+//! acknowledgements and, where there is one, from the kernel.
+
+use std::time::{Duration, Instant};
+
+use super::PathSample;
+
+/// How long the minimum of the round trip and the maximum of the rate are remembered; twice this at the most.
+const MEMORY: Duration = Duration::from_secs(5);
+
+/// Round trip of one tunnel by our own acknowledgements: RFC 6298's smoothing, and a recent minimum.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RoundTrip {
+    smoothed: Option<Duration>,
+    /// The least of this period and of the one before; when this one began.
+    recent: Option<(Duration, Duration, Instant)>,
+}
+
+impl RoundTrip {
+    pub(super) fn sample(&mut self, now: Instant, sample: Duration) {
+        self.smoothed = Some(self.smoothed.map_or(sample, |smoothed| (7 * smoothed + sample) / 8));
+        self.recent = Some(match self.recent {
+            None => (sample, sample, now),
+            Some((this, _, start)) if now.saturating_duration_since(start) > MEMORY => (sample, this, now),
+            Some((this, before, start)) => (this.min(sample), before, start),
+        });
+    }
+
+    pub(super) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    pub(super) fn minimum(&self) -> Option<Duration> {
+        self.recent.map(|(this, before, _)| this.min(before))
+    }
+}
+
+/// The largest delivery rate of the recent past (the windowed maximum of BBR's bandwidth filter,
+/// draft-ietf-ccwg-bbr §5.5.6, with two windows instead of rounds).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rate {
+    recent: Option<(u64, u64, Instant)>,
+}
+
+impl Rate {
+    /// `bytes` were delivered in `elapsed`.
+    pub(super) fn sample(&mut self, now: Instant, bytes: u64, elapsed: Duration) {
+        let nanos = elapsed.as_nanos().max(1_000);
+        let rate = u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX >> 8);
+        self.recent = Some(match self.recent {
+            None => (rate, rate, now),
+            Some((this, _, start)) if now.saturating_duration_since(start) > MEMORY => (rate, this, now),
+            Some((this, before, start)) => (this.max(rate), before, start),
+        });
+    }
+
+    /// Bytes per second.
+    pub(super) fn get(&self) -> Option<u64> {
+        self.recent.map(|(this, before, _)| this.max(before))
+    }
+}
+
+/// All that is known of a tunnel's path.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Estimate {
+    pub(super) own: RoundTrip,
+    pub(super) rate: Rate,
+    pub(super) kernel: PathSample,
+}
+
+impl Estimate {
+    /// The larger of the kernel's round trip, which sees the first hop only, and the recent minimum of our own.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.own.minimum().max(self.kernel.round_trip)
+    }
+
+    /// The smoothed round trip of our acknowledgements, queues included.
+    pub(super) fn loaded_round_trip(&self) -> Option<Duration> {
+        self.own.smoothed().max(self.kernel.round_trip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minimum_and_maximum_are_forgotten_after_a_while() {
+        let start = Instant::now();
+        let (mut round_trip, mut rate) = (RoundTrip::default(), Rate::default());
+        round_trip.sample(start, Duration::from_millis(10));
+        rate.sample(start, 1000, Duration::from_secs(1));
+        for second in 1..=20 {
+            let now = start + Duration::from_secs(second);
+            round_trip.sample(now, Duration::from_millis(50));
+            rate.sample(now, 100, Duration::from_secs(1));
+            let old = second <= 5;
+            assert_eq!(
+                round_trip.minimum() == Some(Duration::from_millis(10)),
+                old || second < 12,
+                "{second}"
+            );
+            assert_eq!(rate.get() == Some(1000), old || second < 12, "{second}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_only_ever_raises_the_round_trip() {
+        let mut estimate = Estimate::default();
+        estimate.kernel.round_trip = Some(Duration::from_micros(50));
+        estimate.own.sample(Instant::now(), Duration::from_millis(40));
+        assert_eq!(estimate.round_trip(), Some(Duration::from_millis(40)));
+    }
+}

@@ -1,0 +1,324 @@
+//! What goes out: packets for one tunnel at the moment when it has room.
+
+use std::time::Instant;
+
+use bytes::{Buf, BufMut};
+
+use super::Session;
+use super::connection::Stage;
+use super::event::{DropReason, Event};
+use super::once::Once;
+use super::tunnel::{Carried, ConnectionControl, SessionControl};
+use crate::credit::{OVERHEAD, charge};
+use crate::id::{ConnectionId, TunnelId};
+use crate::packet::{
+    Account, Ack, Blocked, Connect, Connected, Credit, Drain, Finish, Gone, Leave, Packet, Ping, Pong, Reset,
+    encode_data_header,
+};
+use crate::transmit::Transmit;
+
+/// A packet is not cut smaller than this to fit into the room, in bytes: about one segment.
+const LEAST_ROOM: usize = 1400;
+
+/// What was put into a batch.
+enum Put {
+    /// A counted packet, to be recorded on its tunnel.
+    Counted(Carried),
+    /// A packet that is not counted.
+    Uncounted,
+}
+
+impl Session {
+    /// Appends packets for `tunnel` to `out`: some `room` bytes, which the last packet may exceed by its own
+    /// length. False when there was nothing to append: then the tunnel waits until
+    /// [`tunnels_to_poll`](Self::tunnels_to_poll) names it. What was appended must be written on the tunnel, in
+    /// order and whole, or [`handle_tunnel_down`](Self::handle_tunnel_down) called.
+    pub fn poll_transmit(&mut self, now: Instant, tunnel: TunnelId, room: usize, out: &mut Transmit) -> bool {
+        let start = out.remaining();
+        if self.is_closed() {
+            self.put_farewell(tunnel, out);
+        } else if self.tunnels.get(&tunnel).is_some_and(|state| state.dropping.is_none()) {
+            self.put_uncounted(now, tunnel, out);
+            if self.may_carry(tunnel) {
+                self.put_counted(now, tunnel, start + room, out);
+            }
+        }
+        let written = out.remaining() - start;
+        if let Some(state) = self.tunnels.get_mut(&tunnel) {
+            state.bytes_sent += written as u64;
+            state.idle = written == 0;
+        }
+        written > 0
+    }
+
+    /// Tells the session's end once, and then has the tunnel closed. All counts go before it, so that nobody
+    /// takes what arrived for lost.
+    fn put_farewell(&mut self, tunnel: TunnelId, out: &mut Transmit) {
+        let told = self.tunnels.get_mut(&tunnel).map(|state| std::mem::replace(&mut state.close_told, true));
+        if let (Some(false), Some(Some(farewell))) = (told, &self.ended) {
+            for (tunnel, state) in self.tunnels.iter().filter(|(_, state)| state.received > 0) {
+                let ack = Ack { tunnel: *tunnel, count: state.received, delay: 0 };
+                Packet::Ack(ack).encode(out.headers());
+            }
+            Packet::Close(farewell.clone()).encode(out.headers());
+        }
+        self.drop_tunnel(tunnel, DropReason::SessionEnded);
+    }
+
+    /// Whether counted packets may go on this tunnel: a suspect one only when there is no other.
+    fn may_carry(&self, tunnel: TunnelId) -> bool {
+        let state = self.tunnels.get(&tunnel).filter(|state| state.is_in_use());
+        state.is_some_and(|state| !state.suspect || !self.has_healthy_tunnel())
+    }
+
+    /// Answers and acknowledgements. The own count goes with whatever else is written; those of other tunnels
+    /// when they are overdue, because nothing goes out there.
+    fn put_uncounted(&mut self, now: Instant, tunnel: TunnelId, out: &mut Transmit) {
+        let own_work = self.has_work_for(tunnel);
+        for (id, state) in &mut self.tunnels {
+            let own = *id == tunnel;
+            if own {
+                if let Some(token) = state.pong_due.take() {
+                    let (count, _) = state.tell(now);
+                    Packet::Pong(Pong { token, count }).encode(out.headers());
+                }
+                if std::mem::take(&mut state.ping_due)
+                    && let Some(ping) = &mut state.ping
+                {
+                    ping.at = now;
+                    ping.idle = state.in_flight.is_empty();
+                    Packet::Ping(Ping { token: ping.token }).encode(out.headers());
+                }
+            }
+            let overdue = state.ack_overdue(now);
+            if state.ack_due && (own || overdue) || own && own_work && state.has_untold() {
+                let (count, delay) = state.tell(now);
+                let delay = u64::try_from(delay.as_micros()).unwrap_or(0).min(crate::varint::MAX);
+                Packet::Ack(Ack { tunnel: *id, count, delay }).encode(out.headers());
+            }
+        }
+    }
+
+    fn has_work_for(&self, tunnel: TunnelId) -> bool {
+        !self.session_control.is_empty()
+            || !self.schedule.control.is_empty()
+            || (self.schedule.has_data() && self.tunnels.get(&tunnel).is_some_and(|state| !state.is_full()))
+    }
+
+    fn put_counted(&mut self, now: Instant, tunnel: TunnelId, end: usize, out: &mut Transmit) {
+        while out.remaining() < end {
+            let before = out.remaining();
+            let room = end - before;
+            let put = self
+                .put_session_control(out)
+                .or_else(|| self.put_connection_control(out))
+                .or_else(|| self.put_payload(now, tunnel, room, out));
+            match put {
+                None => return,
+                Some(Put::Uncounted) => {}
+                Some(Put::Counted(carried)) => {
+                    let size = out.remaining() - before;
+                    self.held_bytes += size as u64;
+                    self.held_packets += 1;
+                    if let Some(state) = self.tunnels.get_mut(&tunnel) {
+                        state.record(now, carried, size);
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- control ----
+
+    fn put_session_control(&mut self, out: &mut Transmit) -> Option<Put> {
+        let control = self.session_control.pop_front()?;
+        let packet = match control {
+            SessionControl::Credit => {
+                self.account.credit_due = false;
+                Packet::Credit(Credit { account: Account::Session, total: self.account.granted() })
+            }
+            SessionControl::Blocked => {
+                Packet::Blocked(Blocked { account: Account::Session, total: self.send_credit.limit() })
+            }
+            SessionControl::Drain => {
+                self.drain.sent();
+                Packet::Drain(Drain { reason: self.drain_reason })
+            }
+            SessionControl::Gone(tunnel) => {
+                let Some(dead) = self.dead.get_mut(&tunnel) else { return self.put_session_control(out) };
+                dead.gone.sent();
+                Packet::Gone(Gone { tunnel, count: dead.received })
+            }
+            SessionControl::Leave(tunnel) => Packet::Leave(Leave { tunnel }),
+        };
+        packet.encode(out.headers());
+        Some(Put::Counted(Carried::Session(control)))
+    }
+
+    /// One control packet of the first connection that has any.
+    fn put_connection_control(&mut self, out: &mut Transmit) -> Option<Put> {
+        while let Some(&id) = self.schedule.control.front() {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                if let Some(control) = connection.put_control(out.headers()) {
+                    return Some(Put::Counted(Carried::Connection(id, control)));
+                }
+                connection.in_control_queue = false;
+            }
+            self.schedule.control.pop_front();
+        }
+        None
+    }
+
+    /// Queues the session's Blocked, once for each limit.
+    pub(super) fn tell_session_blocked(&mut self) {
+        if self.send_credit.limit() > 0 && self.send_credit.should_tell_blocked() {
+            self.queue_session_control(SessionControl::Blocked);
+        }
+    }
+
+    // ---- payload ----
+
+    fn put_payload(
+        &mut self,
+        now: Instant,
+        tunnel: TunnelId,
+        room: usize,
+        out: &mut Transmit,
+    ) -> Option<Put> {
+        let state = self.tunnels.get(&tunnel)?;
+        if state.is_full() {
+            return None;
+        }
+        let most = state.packet_size();
+        self.put_resend(out)
+            .or_else(|| self.put_datagram(out))
+            .or_else(|| self.put_data(now, most, room.max(LEAST_ROOM), out))
+    }
+
+    /// A packet whose tunnel died or is suspect, before anything new: a reader waits for it.
+    fn put_resend(&mut self, out: &mut Transmit) -> Option<Put> {
+        while let Some(&id) = self.schedule.resend.front() {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                if let Some((number, payload)) = connection.send.pop_resend() {
+                    self.counters.resent += 1;
+                    encode_data_header(out.headers(), id, number, payload.len());
+                    out.put_payload(payload.clone());
+                    return Some(Put::Counted(Carried::Data { connection: id, number, payload }));
+                }
+                connection.in_resend_queue = false;
+            }
+            self.schedule.resend.pop_front();
+        }
+        None
+    }
+
+    /// Connections with datagrams take turns, one datagram each.
+    fn put_datagram(&mut self, out: &mut Transmit) -> Option<Put> {
+        while let Some(id) = self.schedule.datagrams.pop_front() {
+            let connection = self.connections.get_mut(&id);
+            let Some(datagrams) = connection.and_then(|connection| connection.datagrams.as_mut()) else {
+                continue;
+            };
+            let Some(datagram) = datagrams.outgoing.pop() else { continue };
+            if datagrams.has_outgoing() {
+                self.schedule.datagrams.push_back(id);
+            }
+            Packet::Datagram(datagram).encode(out.headers());
+            return Some(Put::Uncounted);
+        }
+        None
+    }
+
+    /// The next packet of the connection whose turn it is: cut, numbered and charged now.
+    fn put_data(&mut self, now: Instant, most: u64, room: usize, out: &mut Transmit) -> Option<Put> {
+        let budget =
+            self.held_bytes < self.config.send_budget && self.held_packets < self.config.send_budget_packets;
+        if !self.has_session_credit() {
+            if self.queued > 0 {
+                self.tell_session_blocked();
+            }
+            return None;
+        }
+        if !budget {
+            return None;
+        }
+        let id = self.schedule.next(&mut self.connections, most)?;
+        let tunnels = self.tunnels.len() as u64;
+        let (largest, round_trip) = (self.peer?.max_payload, self.round_trip);
+        let limit = self.send_limit();
+        let connection = self.connections.get_mut(&id)?;
+        let credit = &mut connection.send.credit;
+        // A quarter of the window on each tunnel, so that a late packet leaves room to go on; and nothing above
+        // the credit of either account.
+        let most = most.min(largest).min((credit.window() / (4 * tunnels)).max(LEAST_ROOM as u64));
+        let credit_left = credit.available().min(self.send_credit.available()) - OVERHEAD;
+        let most = most.min(room as u64).min(credit_left);
+        let (number, payload) = connection.send.cut(usize::try_from(most).unwrap_or(LEAST_ROOM));
+
+        let cost = charge(payload.len());
+        connection.send.credit.charge(now, round_trip, cost);
+        self.send_credit.charge(now, round_trip, cost);
+        connection.deficit -= cost as i64;
+        connection.active_at = now;
+        self.queued -= payload.len() as u64;
+        self.counters.payload_sent += payload.len() as u64;
+        if connection.send.writer_waits && connection.send.queued() <= limit / 2 {
+            connection.send.writer_waits = false;
+            if connection.is_usable() {
+                self.events.push_back(Event::Writable { connection: id });
+            }
+        }
+        self.after_cut(id);
+        encode_data_header(out.headers(), id, number, payload.len());
+        out.put_payload(payload.clone());
+        Some(Put::Counted(Carried::Data { connection: id, number, payload }))
+    }
+
+    /// The Finish is due behind the last packet; Blocked before the credit is used up.
+    fn after_cut(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.send.queued() == 0 {
+            if connection.send.finishing {
+                connection.send.finish.due();
+                self.queue_control(id);
+            }
+            return;
+        }
+        self.tell_if_blocked(id);
+        self.tell_session_blocked();
+    }
+}
+
+impl super::ConnectionState {
+    /// Appends one control packet that is due, in the order in which the other end wants them.
+    fn put_control(&mut self, out: &mut impl BufMut) -> Option<ConnectionControl> {
+        let connection = self.id;
+        let account = Account::Connection(connection);
+        let (control, packet) = if self.connect == Once::Due {
+            self.connect.sent();
+            let destination = self.destination.clone();
+            (ConnectionControl::Connect, Packet::Connect(Connect { connection, destination }))
+        } else if let (Once::Due, Some(result)) = (self.connected, self.dial) {
+            self.connected.sent();
+            (ConnectionControl::Connected, Packet::Connected(Connected { connection, result }))
+        } else if std::mem::take(&mut self.receive.credit_due) {
+            let total = self.receive.window.granted();
+            (ConnectionControl::Credit, Packet::Credit(Credit { account, total }))
+        } else if std::mem::take(&mut self.blocked_due) {
+            let total = self.send.credit.limit();
+            (ConnectionControl::Blocked, Packet::Blocked(Blocked { account, total }))
+        } else if self.send.finish == Once::Due {
+            self.send.finish.sent();
+            let number = self.send.finish_number();
+            (ConnectionControl::Finish, Packet::Finish(Finish { connection, number }))
+        } else if let (Once::Due, Stage::Settling { code, .. }) = (self.reset, self.stage) {
+            self.reset.sent();
+            let total = self.send.credit.charged();
+            (ConnectionControl::Reset, Packet::Reset(Reset { connection, code, total }))
+        } else {
+            return None;
+        };
+        packet.encode(out);
+        Some(control)
+    }
+}

@@ -1,0 +1,187 @@
+//! The receiving direction of a connection: packets put back in order, and the account of what they cost.
+
+use bytes::Bytes;
+
+use crate::credit::{OVERHEAD, ReceiveWindow, charge};
+use crate::error::Violation;
+use crate::id::{ConnectionId, PacketNumber};
+use crate::packet::Data;
+use crate::reorder::{Inserted, MAX_LIMIT, ReorderBuffer};
+
+/// One direction of a connection, at its receiver.
+#[derive(Debug)]
+pub(super) struct ReceiveHalf {
+    /// Packets that were not read, behind a hole or not.
+    ring: ReorderBuffer<Bytes>,
+    /// What a short read left of a packet, and the charge of that packet.
+    rest: Bytes,
+    rest_charge: u64,
+    /// One above the highest number seen: every number below it was charged, arrived or not.
+    implied_packets: u64,
+    /// Payload that arrived, each packet once.
+    payload: u64,
+    /// Where the sequence ends, once that is known.
+    finish: Option<PacketNumber>,
+    pub(super) window: ReceiveWindow,
+    /// What of the session's window counts as taken by this connection; kept by the session's account.
+    pub(super) share: u64,
+    /// A read found nothing: the program waits.
+    pub(super) reader_waits: bool,
+    /// Credit is to be told.
+    pub(super) credit_due: bool,
+}
+
+/// What became of a Data packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It can be read now.
+    InOrder,
+    /// It waits for one before it.
+    OutOfOrder,
+    /// It had arrived before.
+    Duplicate,
+}
+
+impl ReceiveHalf {
+    pub(super) fn new(initial_window: u64) -> Self {
+        Self {
+            // What bounds the span is the credit.
+            ring: ReorderBuffer::new(MAX_LIMIT),
+            rest: Bytes::new(),
+            rest_charge: 0,
+            implied_packets: 0,
+            payload: 0,
+            finish: None,
+            window: ReceiveWindow::new(initial_window),
+            share: 0,
+            reader_waits: false,
+            credit_due: false,
+        }
+    }
+
+    /// The charge that what arrived implies: all payload, and the overhead of every number up to the highest.
+    /// A sender has charged at least so much.
+    pub(super) fn implied_charge(&self) -> u64 {
+        self.payload + OVERHEAD * self.implied_packets
+    }
+
+    /// Takes a Data packet into the ring. An error changes nothing.
+    pub(super) fn insert(&mut self, data: Data) -> Result<Arrival, Violation> {
+        let Data { connection, number, payload } = data;
+        if number < self.ring.next() {
+            return Ok(Arrival::Duplicate);
+        }
+        if let Some(held) = self.ring.get(number) {
+            let same = *held == payload;
+            return if same { Ok(Arrival::Duplicate) } else { Err(Violation::DifferentContent(connection)) };
+        }
+        if self.finish.is_some_and(|finish| number >= finish) {
+            return Err(Violation::BehindFinish(connection));
+        }
+        let charged = self.charge_with(number, payload.len());
+        let granted = self.window.granted();
+        if charged > granted {
+            return Err(Violation::BeyondCredit { connection, charged, granted });
+        }
+        self.payload += payload.len() as u64;
+        self.implied_packets = self.implied_packets.max(number.0 + 1);
+        match self.ring.insert(number, payload) {
+            Inserted::InOrder => Ok(Arrival::InOrder),
+            Inserted::OutOfOrder => Ok(Arrival::OutOfOrder),
+            Inserted::Duplicate(_) => Ok(Arrival::Duplicate),
+            Inserted::TooFar(_) => Err(Violation::BeyondCredit { connection, charged, granted }),
+        }
+    }
+
+    /// What `implied_charge` becomes with this packet; far above any credit where it would not fit.
+    fn charge_with(&self, number: PacketNumber, payload: usize) -> u64 {
+        let packets = self.implied_packets.max(number.0 + 1);
+        packets.saturating_mul(OVERHEAD).saturating_add(self.payload).saturating_add(payload as u64)
+    }
+
+    /// The sequence ends before `number`. Whether that is news.
+    pub(super) fn finish_at(
+        &mut self,
+        connection: ConnectionId,
+        number: PacketNumber,
+    ) -> Result<bool, Violation> {
+        match self.finish {
+            Some(finish) if finish == number => Ok(false),
+            Some(_) => Err(Violation::BehindFinish(connection)),
+            None if number.0 < self.implied_packets => Err(Violation::BehindFinish(connection)),
+            None => {
+                let charged = self.payload.saturating_add(number.0.saturating_mul(OVERHEAD));
+                let granted = self.window.granted();
+                if charged > granted {
+                    return Err(Violation::BeyondCredit { connection, charged, granted });
+                }
+                self.implied_packets = number.0;
+                self.finish = Some(number);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Takes at most `most` bytes that are next in order, and what has now been consumed of the charge. Empty
+    /// packets are passed over.
+    pub(super) fn read(&mut self, most: usize) -> (Option<Bytes>, u64) {
+        let mut consumed = 0;
+        while self.rest.is_empty() {
+            let Some(payload) = self.ring.pop() else { return (None, consumed) };
+            self.rest_charge = charge(payload.len());
+            self.rest = payload;
+            if self.rest.is_empty() {
+                consumed += std::mem::take(&mut self.rest_charge);
+            }
+        }
+        let data = self.rest.split_to(most.min(self.rest.len()));
+        if self.rest.is_empty() {
+            // The empty rest would still hold the read buffer.
+            self.rest = Bytes::new();
+            consumed += std::mem::take(&mut self.rest_charge);
+        }
+        (Some(data), consumed)
+    }
+
+    /// Something can be read now, or the end is reached.
+    pub(super) fn is_readable(&self) -> bool {
+        self.has_unread() || self.is_at_end()
+    }
+
+    /// Bytes in order that were not read.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.rest.is_empty() || self.ring.readable()
+    }
+
+    /// Everything up to the Finish was read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty() && self.finish == Some(self.ring.next())
+    }
+
+    /// Everything up to the Finish has arrived, read or not.
+    pub(super) fn is_complete(&self) -> bool {
+        self.finish.is_some_and(|finish| self.ring.next().0 + self.ring.len() as u64 == finish.0)
+    }
+
+    /// The end of the sequence is known.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finish.is_some()
+    }
+
+    /// Packets held, in order or not.
+    pub(super) fn held(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// The payload that is held under `number`.
+    pub(super) fn held_mut(&mut self, number: PacketNumber) -> Option<&mut Bytes> {
+        self.ring.get_mut(number)
+    }
+
+    /// Drops everything that is held.
+    pub(super) fn clear(&mut self) {
+        self.ring.clear();
+        self.rest = Bytes::new();
+        self.rest_charge = 0;
+    }
+}

@@ -1,0 +1,200 @@
+//! The order of service: control, then packets to be sent again, then sparse connections, then bulk by
+//! deficit round robin; and which tunnels are worth a poll when there is something new.
+//!
+//! Sparse and bulk are the new and old flows of FQ-CoDel (RFC 8290 §4.2): a connection that was empty gets one
+//! quantum before those with a backlog, then joins them.
+
+use std::collections::VecDeque;
+
+use super::connection::{ConnectionState, Place};
+use super::hash::IdMap;
+use super::{Session, Tunnel};
+use crate::credit::{OVERHEAD, WORTHWHILE};
+use crate::id::{ConnectionId, TunnelId};
+
+/// What a connection may send before the next one's turn, in bytes; a tunnel that cuts larger packets gives
+/// one of those.
+const QUANTUM: u64 = 16 * 1024;
+
+/// Queues of connections that wait for a tunnel. Each holds an id at most once; a stale one (of a connection
+/// that is forgotten or has nothing to send any more) is passed over when its turn comes.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    pub(super) control: VecDeque<ConnectionId>,
+    pub(super) resend: VecDeque<ConnectionId>,
+    pub(super) datagrams: VecDeque<ConnectionId>,
+    sparse: VecDeque<ConnectionId>,
+    bulk: VecDeque<ConnectionId>,
+}
+
+impl Schedule {
+    /// There is, or may be, something for a tunnel that carries data.
+    pub(super) fn has_data(&self) -> bool {
+        !self.resend.is_empty()
+            || !self.datagrams.is_empty()
+            || !self.sparse.is_empty()
+            || !self.bulk.is_empty()
+    }
+
+    /// A connection has data and the credit to send it. One that was not waiting and had nothing to send is
+    /// sparse; one that waited for credit had its turn and is not.
+    pub(super) fn enter(&mut self, connection: &mut ConnectionState, waited_for_credit: bool) {
+        if connection.place != Place::Out {
+            return;
+        }
+        if waited_for_credit {
+            connection.place = Place::Bulk;
+            self.bulk.push_back(connection.id);
+        } else {
+            connection.place = Place::Sparse;
+            connection.deficit = QUANTUM as i64;
+            self.sparse.push_back(connection.id);
+        }
+    }
+
+    /// The connection whose turn it is, which has data to send. It stays where it is: what it sends is taken
+    /// from its deficit, and the next call goes on from there.
+    pub(super) fn next(
+        &mut self,
+        connections: &mut IdMap<ConnectionId, Box<ConnectionState>>,
+        packet: u64,
+    ) -> Option<ConnectionId> {
+        let quantum = QUANTUM.max(packet) as i64;
+        while let Some(&id) = self.sparse.front() {
+            let connection = connections.get_mut(&id).filter(|connection| connection.place == Place::Sparse);
+            if let Some(connection) = connection {
+                if connection.has_data() && connection.deficit > 0 {
+                    return Some(id);
+                }
+                // Also one that ran empty goes behind the bulk once, or it could stay ahead of it for ever.
+                connection.place = Place::Bulk;
+                self.bulk.push_back(id);
+            }
+            self.sparse.pop_front();
+        }
+        while let Some(&id) = self.bulk.front() {
+            let connection = connections.get_mut(&id).filter(|connection| connection.place == Place::Bulk);
+            match connection {
+                Some(connection) if !connection.has_data() => {
+                    connection.place = Place::Out;
+                    self.bulk.pop_front();
+                }
+                Some(connection) if connection.deficit <= 0 => {
+                    // No packet is larger than five quanta, so a few rounds suffice.
+                    connection.deficit += quantum;
+                    self.bulk.rotate_left(1);
+                }
+                Some(_) => return Some(id),
+                None => {
+                    self.bulk.pop_front();
+                }
+            }
+        }
+        None
+    }
+}
+
+impl ConnectionState {
+    /// It has data, and credit of its own that is worth using.
+    pub(super) fn has_data(&self) -> bool {
+        let queued = self.send.queued();
+        self.is_sending() && queued > 0 && self.send.credit.available() >= OVERHEAD + queued.min(WORTHWHILE)
+    }
+}
+
+impl Session {
+    /// The session's credit is worth using.
+    pub(super) fn has_session_credit(&self) -> bool {
+        self.send_credit.available() >= OVERHEAD + WORTHWHILE
+    }
+
+    /// A connection's queue grew: it enters the schedule, or tells that it waits for credit.
+    pub(super) fn data_queued(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.has_data() {
+            let backlog = connection.send.queued() > QUANTUM;
+            self.schedule.enter(connection, false);
+            if !self.has_session_credit() {
+                self.tell_session_blocked();
+            }
+            self.wake_for_data(backlog);
+        } else {
+            self.tell_if_blocked(id);
+        }
+    }
+
+    /// Credit arrived: a connection with a backlog goes on.
+    pub(super) fn credit_raised(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.has_data() {
+            self.schedule.enter(connection, true);
+            self.wake_for_data(true);
+        }
+    }
+
+    /// Queues Blocked for a connection with a backlog whose credit will not last.
+    pub(super) fn tell_if_blocked(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // Before the Welcome there is no account to speak of.
+        let backlog = connection.send.queued() > 0 && connection.send.credit.limit() > 0;
+        if backlog && connection.is_sending() && connection.send.credit.should_tell_blocked() {
+            connection.blocked_due = true;
+            self.queue_control(id);
+        }
+    }
+
+    // ---- which tunnels to poll ----
+
+    /// Names one tunnel to the driver.
+    pub(super) fn wake(&mut self, tunnel: TunnelId) {
+        if let Some(state) = self.tunnels.get_mut(&tunnel)
+            && !state.to_poll
+        {
+            state.to_poll = true;
+            self.poll_list.push(tunnel);
+        }
+    }
+
+    /// Names the tunnel that delivers something small soonest, unless one is named already or none waits. One
+    /// that is full takes control packets only, so it comes last.
+    pub(super) fn wake_one(&mut self) {
+        let every = !self.has_healthy_tunnel();
+        let usable = |tunnel: &&Tunnel| tunnel.is_in_use() && (every || !tunnel.suspect);
+        if self.tunnels.values().filter(usable).any(|tunnel| tunnel.to_poll && !tunnel.is_full()) {
+            return;
+        }
+        let idle = self.tunnels.values().filter(usable).filter(|tunnel| tunnel.idle);
+        let soonest = idle.min_by_key(|tunnel| (tunnel.is_full(), tunnel.time_to_deliver()));
+        if let Some(soonest) = soonest.map(|tunnel| tunnel.id) {
+            self.wake(soonest);
+        }
+    }
+
+    /// There is data: a backlog for every tunnel that waits, else for the one that delivers it soonest.
+    pub(super) fn wake_for_data(&mut self, backlog: bool) {
+        if !backlog {
+            return self.wake_one();
+        }
+        let every = !self.has_healthy_tunnel();
+        for tunnel in self.tunnels.values_mut() {
+            let waits = tunnel.idle && !tunnel.to_poll && tunnel.is_in_use() && !tunnel.is_full();
+            if waits && (every || !tunnel.suspect) {
+                tunnel.to_poll = true;
+                self.poll_list.push(tunnel.id);
+            }
+        }
+    }
+
+    /// A tunnel that was full has room again.
+    pub(super) fn wake_if_room(&mut self, tunnel: TunnelId) {
+        let waits = |tunnel: &Tunnel| tunnel.idle && tunnel.is_in_use() && !tunnel.is_full();
+        if self.schedule.has_data() && self.tunnels.get(&tunnel).is_some_and(waits) {
+            self.wake(tunnel);
+        }
+    }
+
+    /// Some tunnel in use is not suspect; else a suspect one is better than none.
+    pub(super) fn has_healthy_tunnel(&self) -> bool {
+        self.tunnels.values().any(|tunnel| tunnel.is_in_use() && !tunnel.suspect)
+    }
+}

@@ -1,0 +1,256 @@
+//! The sending direction of a connection: bytes that the program wrote, cut into numbered packets when a
+//! tunnel pulls them, and kept track of until the other end holds each.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use super::once::Once;
+use crate::credit::SendCredit;
+use crate::id::PacketNumber;
+
+/// Small writes are gathered into pieces of this size, in bytes.
+const PIECE: usize = 16 * 1024;
+
+/// Queues that held more entries than this give their memory back when they run empty.
+const KEEP_ENTRIES: usize = 32;
+
+/// One direction of a connection, at its sender.
+#[derive(Debug, Default)]
+pub(super) struct SendHalf {
+    /// Accepted and not yet numbered: whole pieces, then the piece that small writes still fill.
+    pieces: VecDeque<Bytes>,
+    open_piece: BytesMut,
+    queued: u64,
+    next: PacketNumber,
+    /// Numbered packets that the other end does not hold yet.
+    outstanding: Outstanding,
+    /// Those of them whose tunnel died or is suspect, by number.
+    resend: BTreeMap<PacketNumber, Bytes>,
+    pub(super) credit: SendCredit,
+    /// The program will write no more.
+    pub(super) finishing: bool,
+    /// The Finish, which is due when nothing is queued any more.
+    pub(super) finish: Once,
+    /// A write was not accepted whole: the program waits for room.
+    pub(super) writer_waits: bool,
+}
+
+impl SendHalf {
+    /// Bytes accepted and not yet numbered.
+    pub(super) fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Accepts bytes without copying them.
+    pub(super) fn push(&mut self, data: Bytes) {
+        self.close_piece();
+        self.queued += data.len() as u64;
+        self.pieces.push_back(data);
+    }
+
+    /// Accepts a copy of bytes.
+    pub(super) fn push_slice(&mut self, mut data: &[u8]) {
+        self.queued += data.len() as u64;
+        while !data.is_empty() {
+            let room = if self.open_piece.is_empty() { data.len().max(PIECE) } else { PIECE };
+            let taken = data.len().min(room.saturating_sub(self.open_piece.len()));
+            self.open_piece.extend_from_slice(&data[..taken]);
+            data = &data[taken..];
+            if self.open_piece.len() >= PIECE {
+                self.close_piece();
+            }
+        }
+    }
+
+    fn close_piece(&mut self) {
+        if !self.open_piece.is_empty() {
+            self.pieces.push_back(self.open_piece.split().freeze());
+        }
+    }
+
+    /// Cuts, numbers and hands out the next packet: at most `most` bytes, and not less than half of that while
+    /// more is queued. There must be something queued.
+    pub(super) fn cut(&mut self, most: usize) -> (PacketNumber, Bytes) {
+        let payload = self.take(most);
+        self.queued -= payload.len() as u64;
+        let number = self.next;
+        self.next = number.next();
+        self.outstanding.push();
+        if self.pieces.is_empty() && self.pieces.capacity() > KEEP_ENTRIES {
+            self.pieces.shrink_to(0);
+        }
+        (number, payload)
+    }
+
+    fn take(&mut self, most: usize) -> Bytes {
+        let more = self.pieces.len() > 1 || !self.open_piece.is_empty();
+        match self.pieces.front_mut() {
+            None => self.open_piece.split_to(most.min(self.open_piece.len())).freeze(),
+            Some(piece) if piece.len() > most => piece.split_to(most),
+            Some(piece) if piece.len() >= most / 2 || !more => {
+                let piece = std::mem::take(piece);
+                self.pieces.pop_front();
+                piece
+            }
+            Some(_) => self.gather(most),
+        }
+    }
+
+    /// Copies small pieces together, so that many small writes do not become many small packets.
+    fn gather(&mut self, most: usize) -> Bytes {
+        self.close_piece();
+        let mut gathered = BytesMut::with_capacity(most.min(self.queued as usize));
+        while let Some(piece) = self.pieces.front_mut() {
+            let taken = piece.len().min(most - gathered.len());
+            gathered.extend_from_slice(&piece.split_to(taken));
+            if !piece.is_empty() {
+                break;
+            }
+            self.pieces.pop_front();
+        }
+        gathered.freeze()
+    }
+
+    /// The number that the Finish takes: one behind the last packet.
+    pub(super) fn finish_number(&self) -> PacketNumber {
+        self.next
+    }
+
+    /// The other end holds this packet; by which tunnel does not matter.
+    pub(super) fn acked(&mut self, number: PacketNumber) {
+        if self.outstanding.remove(number) && !self.resend.is_empty() {
+            self.resend.remove(&number);
+        }
+    }
+
+    /// The tunnel that carried this packet is dead or suspect. Whether it is to be sent again.
+    pub(super) fn requeue(&mut self, number: PacketNumber, payload: &Bytes) -> bool {
+        let lost = self.outstanding.contains(number);
+        if lost {
+            self.resend.insert(number, payload.clone());
+        }
+        lost
+    }
+
+    /// The tunnel is no longer suspect; whether the packet had not gone elsewhere yet, and now need not.
+    pub(super) fn unqueue(&mut self, number: PacketNumber) -> bool {
+        self.resend.remove(&number).is_some()
+    }
+
+    /// Takes the lowest packet that is to be sent again.
+    pub(super) fn pop_resend(&mut self) -> Option<(PacketNumber, Bytes)> {
+        self.resend.pop_first()
+    }
+
+    /// The other end holds every packet that was numbered.
+    pub(super) fn nothing_outstanding(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
+    /// Forgets everything that is queued, after a reset. How many bytes were not numbered.
+    pub(super) fn clear(&mut self) -> u64 {
+        let queued = std::mem::take(&mut self.queued);
+        self.pieces = VecDeque::new();
+        self.open_piece = BytesMut::new();
+        self.resend.clear();
+        self.outstanding = Outstanding::default();
+        queued
+    }
+}
+
+/// Which numbered packets the other end does not hold yet: a window over the packet numbers that slides as
+/// they are acknowledged.
+#[derive(Debug, Default)]
+struct Outstanding {
+    /// The number of the first entry.
+    base: u64,
+    /// Whether each is outstanding; the first always is.
+    entries: VecDeque<bool>,
+}
+
+impl Outstanding {
+    fn push(&mut self) {
+        self.entries.push_back(true);
+    }
+
+    fn contains(&self, number: PacketNumber) -> bool {
+        self.index(number).is_some_and(|index| self.entries[index])
+    }
+
+    /// Whether it was outstanding.
+    fn remove(&mut self, number: PacketNumber) -> bool {
+        let Some(index) = self.index(number) else { return false };
+        let was = std::mem::replace(&mut self.entries[index], false);
+        while self.entries.front() == Some(&false) {
+            self.entries.pop_front();
+            self.base += 1;
+        }
+        if self.entries.is_empty() && self.entries.capacity() > KEEP_ENTRIES {
+            self.entries.shrink_to(0);
+        }
+        was
+    }
+
+    fn index(&self, number: PacketNumber) -> Option<usize> {
+        let index = usize::try_from(number.0.checked_sub(self.base)?).ok()?;
+        (index < self.entries.len()).then_some(index)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(half: &mut SendHalf, most: usize) -> Vec<Bytes> {
+        let mut packets = Vec::new();
+        while half.queued() > 0 {
+            let (number, payload) = half.cut(most);
+            assert_eq!(number.0, packets.len() as u64);
+            packets.push(payload);
+        }
+        packets
+    }
+
+    #[test]
+    fn what_is_cut_is_what_was_written_however_it_was_written() {
+        let bytes: Vec<u8> = (0..200_000u32).map(|byte| (byte / 7) as u8).collect();
+        for (piece, most) in [(1, 1400), (100, 64), (5000, 16_384), (70_000, 65_536), (200_000, 1400)] {
+            let mut half = SendHalf::default();
+            for (turn, piece) in bytes.chunks(piece).enumerate() {
+                if turn % 3 == 0 { half.push(Bytes::copy_from_slice(piece)) } else { half.push_slice(piece) }
+            }
+            assert_eq!(half.queued(), bytes.len() as u64);
+            let packets = drain(&mut half, most);
+            assert!(packets.iter().all(|packet| packet.len() <= most));
+            assert_eq!(packets.concat(), bytes, "pieces of {piece}, packets of {most}");
+        }
+    }
+
+    #[test]
+    fn small_writes_do_not_become_small_packets() {
+        let mut half = SendHalf::default();
+        (0..10_000).for_each(|_| half.push(Bytes::from_static(b"0123456789")));
+        let packets = drain(&mut half, 1400);
+        assert!(packets.len() <= 2 * 100_000 / 1400, "{} packets", packets.len());
+    }
+
+    #[test]
+    fn a_packet_is_resent_until_any_copy_is_acknowledged() {
+        let mut half = SendHalf::default();
+        half.push(Bytes::from_static(b"abcdef"));
+        let (zero, first) = half.cut(3);
+        let (one, second) = half.cut(3);
+        assert!(half.requeue(zero, &first) && half.requeue(one, &second));
+        half.acked(zero);
+        assert_eq!(half.pop_resend(), Some((one, second.clone())));
+        assert!(half.requeue(one, &second), "its second tunnel died as well");
+        half.acked(one);
+        assert!(half.resend.is_empty() && half.nothing_outstanding());
+        assert!(!half.requeue(one, &second), "it is acknowledged");
+    }
+}

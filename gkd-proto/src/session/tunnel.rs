@@ -1,0 +1,385 @@
+//! One tunnel that is up: what it carries, what of it the other end has counted, and what it is good for.
+//!
+//! Knows no connection: what was written is kept as [`Written`] records, which the session interprets.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::estimate::Estimate;
+use super::event::DropReason;
+use crate::id::{ConnectionId, PacketNumber, TunnelId};
+
+/// The longest that a counted packet waits for its acknowledgement at the receiver.
+pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
+/// So many bytes are acknowledged together, or what the tunnel carries in [`ACK_SPAN`] if that is more.
+const ACK_BYTES: u64 = 64 * 1024;
+const ACK_SPAN: Duration = Duration::from_millis(2);
+
+/// What a tunnel may hold unacknowledged before its rate is known, and at the least, in bytes.
+const MIN_IN_FLIGHT: u64 = 64 * 1024;
+/// Added to the round trip where the bound on what a tunnel holds is computed, so that a machine that is
+/// late by a few milliseconds does not leave a fast tunnel dry.
+const SLACK: Duration = Duration::from_millis(5);
+
+/// A packet is cut to what its tunnel carries in this time: it holds up the reader no longer.
+const PACKET_SPAN: Duration = Duration::from_millis(20);
+/// The smallest payload that a packet is cut to, in bytes: about one segment.
+const MIN_PACKET: u64 = 1400;
+/// What a packet is cut to before the rate is known, in bytes.
+const FIRST_PACKET: u64 = 16 * 1024;
+
+/// How often a tunnel that holds packets is looked at as a suspect, at the most.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A tunnel is never suspect sooner than this: a busy machine may be late by as much.
+const MIN_PATIENCE: Duration = Duration::from_millis(200);
+/// A packet that waits longer than this on a tunnel that would take as long again to drain makes it suspect.
+const MAX_HOLD_UP: Duration = Duration::from_secs(1);
+
+/// A counted packet that was written on a tunnel: enough to send it again elsewhere.
+#[derive(Clone, Debug)]
+pub(super) enum Carried {
+    /// A Data packet: the payload by reference.
+    Data { connection: ConnectionId, number: PacketNumber, payload: Bytes },
+    /// A control packet of a connection, made anew from its state when it is lost.
+    Connection(ConnectionId, ConnectionControl),
+    /// A control packet of the session, made anew likewise.
+    Session(SessionControl),
+}
+
+/// The control packets of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectionControl {
+    Connect,
+    Connected,
+    Finish,
+    Reset,
+    Credit,
+    Blocked,
+}
+
+/// The control packets of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SessionControl {
+    Credit,
+    Blocked,
+    Drain,
+    Gone(TunnelId),
+    Leave(TunnelId),
+}
+
+/// A record of a counted packet on its tunnel.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) carried: Carried,
+    pub(super) at: Instant,
+    pub(super) size: u32,
+    /// What the other end had acknowledged of this tunnel's bytes by then, and when.
+    delivered: u64,
+    delivered_at: Instant,
+    /// It was given to the others as well, while this tunnel was suspect.
+    pub(super) elsewhere: bool,
+}
+
+/// A Ping that was not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OutstandingPing {
+    pub(super) token: u64,
+    pub(super) at: Instant,
+    /// Nothing stood in its way, so that its answer measures the path.
+    pub(super) idle: bool,
+}
+
+/// A tunnel that is up.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    pub(super) id: TunnelId,
+    pub(super) estimate: Estimate,
+
+    /// Counted packets written, and how many of them are acknowledged.
+    pub(super) written: u64,
+    pub(super) acked: u64,
+    pub(super) in_flight: VecDeque<Written>,
+    pub(super) in_flight_bytes: u64,
+    delivered: u64,
+    delivered_at: Instant,
+    last_progress: Instant,
+
+    /// Counted packets received, and how many of them the other end was told.
+    pub(super) received: u64,
+    pub(super) told: u64,
+    untold_bytes: u64,
+    first_untold: Option<Instant>,
+    last_counted: Instant,
+    incoming: (Instant, u64, u64),
+    pub(super) ack_due: bool,
+    /// When the other tunnels were last asked to carry an acknowledgement of this one.
+    pub(super) overdue_told: Option<Instant>,
+
+    pub(super) last_heard: Instant,
+    pub(super) ping: Option<OutstandingPing>,
+    pub(super) ping_due: bool,
+    pub(super) pong_due: Option<u64>,
+    pub(super) suspect: bool,
+    /// Not looked at as a suspect before this.
+    pub(super) next_look: Instant,
+    /// This end sends nothing counted on it any more; the other end said so.
+    pub(super) leaving: bool,
+    pub(super) left: bool,
+    /// The session's end was told on it.
+    pub(super) close_told: bool,
+    /// A DropTunnel event is out.
+    pub(super) dropping: Option<DropReason>,
+
+    /// Its last poll found nothing: it waits to be named.
+    pub(super) idle: bool,
+    pub(super) to_poll: bool,
+
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    /// Bytes of a packet that has not arrived whole, heard already.
+    rest: usize,
+}
+
+impl Tunnel {
+    pub(super) fn new(now: Instant, id: TunnelId) -> Self {
+        Self {
+            id,
+            estimate: Estimate::default(),
+            written: 0,
+            acked: 0,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            delivered: 0,
+            delivered_at: now,
+            last_progress: now,
+            received: 0,
+            told: 0,
+            untold_bytes: 0,
+            first_untold: None,
+            last_counted: now,
+            incoming: (now, 0, 0),
+            ack_due: false,
+            overdue_told: None,
+            last_heard: now,
+            ping: None,
+            ping_due: false,
+            pong_due: None,
+            suspect: false,
+            next_look: now,
+            leaving: false,
+            left: false,
+            close_told: false,
+            dropping: None,
+            idle: true,
+            to_poll: false,
+            bytes_sent: 0,
+            bytes_received: 0,
+            rest: 0,
+        }
+    }
+
+    // ---- sending ----
+
+    /// A counted packet of `size` bytes is being written.
+    pub(super) fn record(&mut self, now: Instant, carried: Carried, size: usize) {
+        if self.in_flight.is_empty() {
+            // An idle tunnel's clock starts anew, so that the pause does not count into its rate.
+            self.delivered_at = now;
+            self.last_progress = now;
+        }
+        self.written += 1;
+        self.in_flight_bytes += size as u64;
+        let (delivered, delivered_at) = (self.delivered, self.delivered_at);
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        self.in_flight.push_back(Written {
+            carried,
+            at: now,
+            size,
+            delivered,
+            delivered_at,
+            elsewhere: false,
+        });
+    }
+
+    /// The other end counted `count` packets, the last of which had waited for `delay`. What it newly
+    /// acknowledges is handed to `each`. A count that is not above the highest seen changes nothing; the caller
+    /// has checked that it is not above what was written. Whether anything is new.
+    pub(super) fn acknowledge(
+        &mut self,
+        now: Instant,
+        count: u64,
+        delay: Option<Duration>,
+        mut each: impl FnMut(Written),
+    ) -> bool {
+        if count <= self.acked {
+            return false;
+        }
+        let mut last = None;
+        for _ in self.acked..count {
+            let Some(written) = self.in_flight.pop_front() else { break };
+            self.in_flight_bytes -= u64::from(written.size);
+            self.delivered += u64::from(written.size);
+            last = Some((written.at, written.delivered, written.delivered_at));
+            each(written);
+        }
+        self.acked = count;
+        self.last_progress = now;
+        self.delivered_at = now;
+        if let Some((at, delivered, delivered_at)) = last {
+            self.estimate.rate.sample(now, self.delivered - delivered, now - delivered_at);
+            if let Some(delay) = delay {
+                let elapsed = now.saturating_duration_since(at);
+                self.estimate.own.sample(now, elapsed.saturating_sub(delay));
+            }
+        }
+        if self.in_flight.is_empty() && self.in_flight.capacity() > 64 {
+            self.in_flight.shrink_to(0);
+        }
+        true
+    }
+
+    /// The most that this tunnel may hold unacknowledged: two of its rate times round trip.
+    pub(super) fn in_flight_limit(&self) -> u64 {
+        let (Some(rate), Some(round_trip)) = (self.estimate.rate.get(), self.estimate.round_trip()) else {
+            return MIN_IN_FLIGHT;
+        };
+        (2 * product(rate, round_trip + SLACK)).max(MIN_IN_FLIGHT)
+    }
+
+    /// It holds as much as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight_bytes >= self.in_flight_limit()
+    }
+
+    /// The largest payload that a packet on this tunnel is cut to, in bytes.
+    pub(super) fn packet_size(&self) -> u64 {
+        self.estimate.rate.get().map_or(FIRST_PACKET, |rate| product(rate, PACKET_SPAN).max(MIN_PACKET))
+    }
+
+    /// It can carry counted packets.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.leaving && self.dropping.is_none()
+    }
+
+    /// How long a packet that is written now takes to arrive: what is before it, and the way.
+    pub(super) fn time_to_deliver(&self) -> Duration {
+        let queue = self.estimate.rate.get().filter(|rate| *rate > 0).map_or(Duration::ZERO, |rate| {
+            Duration::from_secs_f64(self.in_flight_bytes as f64 / rate as f64)
+        });
+        queue.max(self.estimate.round_trip().unwrap_or_default() / 2)
+    }
+
+    // ---- receiving ----
+
+    /// A counted packet of `size` bytes was received.
+    pub(super) fn count(&mut self, now: Instant, size: usize) {
+        self.received += 1;
+        self.untold_bytes += size as u64;
+        self.first_untold.get_or_insert(now);
+        self.last_counted = now;
+        if self.untold_bytes >= ACK_BYTES.max(product(self.incoming.2, ACK_SPAN)) {
+            self.ack_due = true;
+        }
+    }
+
+    /// So many bytes of any kind are there, behind the rest that the last turn left.
+    pub(super) fn hear(&mut self, now: Instant, buffered: usize) {
+        self.last_heard = now;
+        let size = buffered.saturating_sub(self.rest);
+        self.bytes_received += size as u64;
+        let (start, bytes, _) = &mut self.incoming;
+        *bytes += size as u64;
+        let elapsed = now.saturating_duration_since(*start);
+        if elapsed >= ACK_DELAY {
+            self.incoming = (now, 0, (*bytes as f64 / elapsed.as_secs_f64()) as u64);
+        }
+    }
+
+    /// The turn left so many bytes of a packet that has not arrived whole.
+    pub(super) fn keep_rest(&mut self, rest: usize) {
+        self.rest = rest;
+    }
+
+    /// The count is being told, in an Ack or a Pong: the count, and how long the last packet had waited.
+    pub(super) fn tell(&mut self, now: Instant) -> (u64, Duration) {
+        self.told = self.received;
+        self.untold_bytes = 0;
+        self.first_untold = None;
+        self.ack_due = false;
+        (self.received, now.saturating_duration_since(self.last_counted))
+    }
+
+    /// Something was counted that the other end was not told.
+    pub(super) fn has_untold(&self) -> bool {
+        self.received > self.told
+    }
+
+    /// Another tunnel died, and an Ack for this one may have been lost with it.
+    pub(super) fn tell_again(&mut self) {
+        self.ack_due |= self.received > 0;
+    }
+
+    /// When the acknowledgement is due at the latest.
+    pub(super) fn ack_deadline(&self) -> Option<Instant> {
+        if self.ack_due { None } else { self.first_untold.map(|first| first + ACK_DELAY) }
+    }
+
+    /// When an acknowledgement has been due for so long that nothing seems to go out on this tunnel.
+    pub(super) fn ack_deadline_passed(&self) -> Option<Instant> {
+        self.first_untold.map(|first| first + 2 * ACK_DELAY)
+    }
+
+    pub(super) fn ack_overdue(&self, now: Instant) -> bool {
+        self.ack_deadline_passed().is_some_and(|overdue| now >= overdue)
+    }
+
+    // ---- silence ----
+
+    /// How long the oldest packet may wait without progress.
+    fn patience(&self) -> Duration {
+        let round_trip = self.estimate.loaded_round_trip().unwrap_or(Duration::from_secs(1) / 3);
+        (3 * round_trip + 2 * ACK_DELAY).max(MIN_PATIENCE)
+    }
+
+    /// When this tunnel is to be looked at as a suspect, if it holds anything.
+    pub(super) fn suspicion_at(&self) -> Option<Instant> {
+        let oldest = self.in_flight.front()?;
+        if self.suspect {
+            return None;
+        }
+        let silent = oldest.at.max(self.last_progress) + self.patience();
+        Some(silent.min(oldest.at + self.patience().max(MAX_HOLD_UP)).max(self.next_look))
+    }
+
+    /// Its oldest packet is older than its patience without progress, or it has held up its reader for a second
+    /// and would go on doing so.
+    pub(super) fn looks_silent(&self, now: Instant) -> bool {
+        let Some(oldest) = self.in_flight.front() else { return false };
+        let silent = now >= oldest.at.max(self.last_progress) + self.patience();
+        let held_up = now >= oldest.at + self.patience().max(MAX_HOLD_UP);
+        let drain = self.estimate.rate.get().map(|rate| self.in_flight_bytes > product(rate, MAX_HOLD_UP));
+        silent || (held_up && drain.unwrap_or(true))
+    }
+
+    /// When its oldest packet was written.
+    pub(super) fn oldest_at(&self) -> Option<Instant> {
+        self.in_flight.front().map(|oldest| oldest.at)
+    }
+
+    /// When its count last rose, or when it began to wait for that.
+    pub(super) fn last_progress(&self) -> Instant {
+        self.last_progress
+    }
+
+    /// It owes an answer: to a packet or a Ping.
+    pub(super) fn owes(&self) -> bool {
+        self.ping.is_some() || !self.in_flight.is_empty()
+    }
+}
+
+/// What flows at `rate` bytes per second in `time`.
+fn product(rate: u64, time: Duration) -> u64 {
+    (rate as f64 * time.as_secs_f64()) as u64
+}
