@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::connection::{ConnectionState, Stage};
 use super::datagrams::{Datagrams, detached};
 use super::event::{CloseCause, DropReason, Event};
-use super::receive::Arrival;
+use super::receive::{Arrival, ReceiveHalf};
 use super::{MAX_UNSEEN, Session};
 use crate::error::{TunnelError, Violation};
 use crate::id::{ConnectionId, TunnelId};
@@ -217,10 +217,10 @@ impl Session {
         if !self.expect(now, id)? {
             return Ok(());
         }
-        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.is_settling())
-        else {
-            return Ok(());
-        };
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        if connection.is_settling() {
+            return self.count_late(now, id, |receive| receive.insert(data).map(|_| ()));
+        }
         let before = connection.receive.implied_charge();
         let arrival = connection.receive.insert(data)?;
         if arrival == Arrival::Duplicate {
@@ -249,10 +249,10 @@ impl Session {
         if !self.expect(now, id)? {
             return Ok(());
         }
-        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.is_settling())
-        else {
-            return Ok(());
-        };
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        if connection.is_settling() {
+            return self.count_late(now, id, |receive| receive.finish_at(id, finish.number).map(|_| ()));
+        }
         let before = connection.receive.implied_charge();
         if !connection.receive.finish_at(id, finish.number)? {
             return Ok(());
@@ -261,6 +261,29 @@ impl Session {
         self.account.charge_to(&mut connection.receive, amount)?;
         connection.active_at = now;
         self.tell_readable(id);
+        self.forget_if_over(id);
+        Ok(())
+    }
+
+    /// A sequenced packet of a connection that this end has reset: counted, and its charge given back at once.
+    /// When all have arrived the total is known without the other end's Reset. It may never come: an end that
+    /// has heard this end's Finish, and that everything of its own arrived, forgets.
+    fn count_late(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        take: impl FnOnce(&mut ReceiveHalf) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let Stage::Settling { total_known: known @ false, .. } = &mut connection.stage else { return Ok(()) };
+        let before = connection.receive.implied_charge();
+        take(&mut connection.receive)?;
+        connection.receive.pass_over();
+        *known = connection.receive.is_complete();
+        let amount = connection.receive.implied_charge() - before;
+        self.account.charge(amount)?;
+        self.account.consume(now, self.round_trip, amount);
+        self.flush_account();
         self.forget_if_over(id);
         Ok(())
     }

@@ -415,7 +415,7 @@ impl Session {
         connection.datagrams = None;
         connection.destination = Bytes::new();
         self.queued -= connection.send.clear();
-        connection.receive.clear();
+        connection.receive.count_only();
         self.account.release(&mut connection.receive);
     }
 
