@@ -1,1 +1,204 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: the two binaries, built once, as processes that end with their test; a
+//! web server whose content can be checked; and curl.
+//!
+//! A test that needs a tool which is not installed says so in a line and passes; `.ci/run` installs them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+pub mod web;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a program may take until it listens, or until it has ended.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The folder that holds `gkd-client` and `gkd-server`, built by the first call.
+pub fn binaries() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        // The test itself lies in target/PROFILE/deps.
+        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+        let release = folder.ends_with("release").then_some("--release");
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "gkd-client", "-p", "gkd-server"])
+            .args(release)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status();
+        assert!(status.unwrap().success(), "the binaries build");
+        folder
+    })
+}
+
+/// A port of 127.0.0.1 on which nothing listens now.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until something listens there.
+pub fn wait_for_port(port: u16) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let start = Instant::now();
+    while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+        assert!(start.elapsed() < PATIENCE, "nothing listens on {address}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A program of ours that runs until it is dropped. Its log is shown when the test fails.
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts a binary, its standard error going to a file of `folder`.
+    pub fn start(name: &str, folder: &Path, args: &[&str]) -> Self {
+        let log = folder.join(format!("{name}-{}.log", free_port()));
+        let child = Command::new(binaries().join(name))
+            .args(args)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn();
+        Self { child: child.unwrap(), log }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until its log says `text`.
+    pub fn wait_for_log(&self, text: &str) {
+        let start = Instant::now();
+        while !self.log().contains(text) {
+            assert!(start.elapsed() < PATIENCE, "the log never says {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends it a signal, by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end; the exit status.
+    pub fn wait(&mut self) -> i32 {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- {} ----\n{}", self.log.display(), self.log());
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Runs a binary to its end.
+pub fn run(name: &str, args: &[&str]) -> Output {
+    let command = Command::new(binaries().join(name)).args(args).stdin(Stdio::null()).output();
+    command.unwrap()
+}
+
+/// A server and a client that is connected to it, with a proxy.
+pub struct Setup {
+    /// The client, ended before the server.
+    pub client: Program,
+    /// The server.
+    pub server: Program,
+    /// Where the client's `mixed` listener is.
+    pub proxy: u16,
+    /// Where the server listens.
+    pub port: u16,
+    /// The link that the server's `init` printed.
+    pub link: String,
+    /// Configuration and logs.
+    pub folder: TempDir,
+}
+
+impl Setup {
+    /// Four tunnels over TLS; destinations on loopback allowed.
+    pub fn new() -> Self {
+        Self::with(&[], &[])
+    }
+
+    /// As [`Setup::new`], with more arguments for both.
+    pub fn with(server_args: &[&str], client_args: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let (port, proxy) = (free_port(), free_port());
+        let dir = folder.path().join("server");
+        let dir = dir.to_str().unwrap();
+        let init = run("gkd-server", &["init", "--dir", dir, "--public", &format!("127.0.0.1:{port}")]);
+        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        let link = String::from_utf8(init.stdout).unwrap().trim().to_owned();
+        let listen = format!("127.0.0.1:{port}");
+        let mut args = vec!["run", "--dir", dir, "--listen", &listen, "--allow", "127.0.0.0/8"];
+        args.extend(server_args);
+        let server = Program::start("gkd-server", folder.path(), &args);
+        wait_for_port(port);
+        let listener = format!("mixed://127.0.0.1:{proxy}");
+        let mut args = vec![link.as_str(), "-L", &listener];
+        args.extend(client_args);
+        let client = Program::start("gkd-client", folder.path(), &args);
+        wait_for_port(proxy);
+        Self { client, server, proxy, port, link, folder }
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether a tool is there; says so if not.
+pub fn has_tool(name: &str) -> bool {
+    let there = Command::new(name).arg("--version").output().is_ok();
+    if !there {
+        println!("skipped: {name} is not installed");
+    }
+    there
+}
+
+/// Runs curl and hands `check` what it prints, as it comes. The exit status of curl.
+pub fn curl(args: &[&str], check: impl FnOnce(&mut dyn Read)) -> i32 {
+    let mut child = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "300"])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check(&mut child.stdout.take().unwrap());
+    let status = child.wait().unwrap();
+    let errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    errors.map_while(Result::ok).for_each(|line| eprintln!("{line}"));
+    status.code().unwrap_or(-1)
+}

@@ -197,6 +197,12 @@ impl ReceiveHalf {
         self.pass_over();
     }
 
+    /// Gives back the memory that an idle connection does not need.
+    pub(super) fn shrink(&mut self) {
+        self.window.shrink();
+        self.ring.shrink();
+    }
+
     /// Takes out what is in order and only counted.
     pub(super) fn pass_over(&mut self) {
         while self.counting && self.ring.pop().is_some() {}

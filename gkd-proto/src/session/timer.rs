@@ -11,7 +11,7 @@ use crate::packet::ResetCode;
 /// How often every connection is looked at, for the time-outs that are counted in minutes.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// A connection that received nothing for this long goes back to its initial window.
+/// A connection on which nothing moved for this long goes back to its initial window and holds no ring.
 const IDLE_WINDOW: Duration = Duration::from_secs(10);
 
 impl Session {
@@ -102,7 +102,7 @@ impl Session {
         for (id, connection) in &mut self.connections {
             let idle = now.saturating_duration_since(connection.active_at);
             if idle >= IDLE_WINDOW {
-                connection.receive.window.shrink();
+                connection.receive.shrink();
             }
             if connection.is_half_closed() && idle >= self.config.half_closed_for {
                 timed_out.push(*id);
