@@ -513,6 +513,37 @@ fn datagrams_pass_unordered_and_free_of_charge() {
 }
 
 #[test]
+fn datagrams_that_nobody_takes_hold_a_bounded_memory() {
+    let mut pair = Pair::new(&FOUR);
+    pair.ends[SERVER].auto_read = false;
+    let ids: Vec<_> = (0..100).map(|_| pair.open_idle(CLIENT)).collect();
+    pair.run_for(millis(100));
+    for _ in 0..10 {
+        for id in &ids {
+            let now = pair.now;
+            let mut connection = pair.ends[CLIENT].session.connection(now, *id).unwrap();
+            connection.send_datagram("".into(), vec![0; 60_000].into());
+        }
+        pair.run_for(secs(1));
+    }
+    let mut held = 0;
+    for id in &ids {
+        let now = pair.now;
+        let mut connection = pair.ends[SERVER].session.connection(now, *id).unwrap();
+        held += std::iter::from_fn(|| connection.recv_datagram())
+            .map(|datagram| datagram.payload.len())
+            .sum::<usize>();
+    }
+    assert!((7_000_000..8 * MIB as usize).contains(&held), "{held}");
+    for id in ids {
+        pair.release(SERVER, id);
+        pair.release(CLIENT, id);
+    }
+    pair.run_for(secs(2));
+    pair.assert_balanced();
+}
+
+#[test]
 fn idle_tunnels_are_pinged_and_silent_ones_dropped() {
     let mut pair = Pair::new(&FOUR);
     pair.run_for(secs(120));

@@ -10,6 +10,9 @@ use crate::packet::Datagram;
 const MOST: usize = 256;
 /// The most bytes that they hold together, a fixed cost of each included.
 const MOST_BYTES: usize = 256 * 1024;
+/// The most that all connections of a session hold together of datagrams that arrived, in bytes: they are not
+/// charged, so no credit bounds them.
+pub(super) const MOST_ARRIVED: usize = 8 * 1024 * 1024;
 /// What a datagram costs beside its bytes.
 const OVERHEAD: usize = 128;
 
@@ -48,6 +51,11 @@ impl Queue {
         dropped
     }
 
+    /// What is queued, the fixed cost of each included.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn pop(&mut self) -> Option<Datagram> {
         let datagram = self.items.pop_front()?;
         self.bytes -= cost(&datagram);
@@ -55,7 +63,8 @@ impl Queue {
     }
 }
 
-fn cost(datagram: &Datagram) -> usize {
+/// What a datagram counts for in a queue.
+pub(super) fn cost(datagram: &Datagram) -> usize {
     datagram.payload.len() + datagram.address.len() + OVERHEAD
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::connection::Stage;
-use super::datagrams::Datagrams;
+use super::datagrams::{Datagrams, cost};
 use super::{ConnectionState, Session};
 use crate::error::StreamError;
 use crate::id::ConnectionId;
@@ -213,6 +213,9 @@ impl<'a> ConnectionMut<'a> {
         let datagrams: &mut Datagrams = self.state()?.datagrams.get_or_insert_with(Default::default);
         let datagram = datagrams.incoming.pop();
         datagrams.reader_waits = datagram.is_none();
+        if !self.session.is_closed() {
+            self.session.datagrams_held -= datagram.as_ref().map_or(0, cost);
+        }
         datagram
     }
 }

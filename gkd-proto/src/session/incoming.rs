@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::connection::{ConnectionState, Stage};
-use super::datagrams::{Datagrams, detached};
+use super::datagrams::{Datagrams, MOST_ARRIVED, cost, detached};
 use super::event::{CloseCause, DropReason, Event};
 use super::receive::{Arrival, ReceiveHalf};
 use super::{MAX_UNSEEN, Session};
@@ -324,19 +324,28 @@ impl Session {
         Ok(())
     }
 
+    /// A datagram may be lost, so what there is no room for is dropped.
     fn on_datagram(&mut self, now: Instant, datagram: Datagram) -> Result<(), Violation> {
         let id = datagram.connection;
         if !self.expect(now, id)? {
             return Ok(());
         }
+        let full = self.datagrams_held + cost(&datagram) > MOST_ARRIVED;
         let Some(connection) = self.live(id).filter(|connection| !connection.discards()) else {
             return Ok(());
         };
+        if full {
+            self.counters.datagrams_dropped += 1;
+            return Ok(());
+        }
         connection.active_at = now;
         let usable = connection.is_usable();
         let datagrams: &mut Datagrams = connection.datagrams.get_or_insert_with(Default::default);
+        let before = datagrams.incoming.bytes();
         let dropped = datagrams.incoming.push(detached(datagram));
+        let after = datagrams.incoming.bytes();
         let told = usable && std::mem::take(&mut datagrams.reader_waits);
+        self.datagrams_held = self.datagrams_held - before + after;
         self.counters.datagrams_dropped += dropped as u64;
         if told {
             self.events.push_back(Event::Datagram { connection: id });

@@ -146,6 +146,8 @@ pub struct Session {
     held_packets: usize,
 
     account: SessionAccount,
+    /// Bytes of datagrams that arrived and were not taken.
+    datagrams_held: usize,
     events: VecDeque<Event>,
     poll_list: Vec<TunnelId>,
     next_sweep: Option<Instant>,
@@ -194,6 +196,7 @@ impl Session {
             held_bytes: 0,
             held_packets: 0,
             account: SessionAccount::new(&config),
+            datagrams_held: 0,
             events: VecDeque::new(),
             poll_list: Vec::new(),
             next_sweep: None,
@@ -412,7 +415,7 @@ impl Session {
         connection.connected = Once::Idle;
         connection.send.finish = Once::Idle;
         connection.blocked_due = false;
-        connection.datagrams = None;
+        self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.incoming.bytes());
         connection.destination = Bytes::new();
         self.queued -= connection.send.clear();
         connection.receive.count_only();
@@ -428,6 +431,7 @@ impl Session {
     fn forget(&mut self, id: ConnectionId) {
         let Some(mut connection) = self.connections.remove(&id) else { return };
         self.account.release(&mut connection.receive);
+        self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.incoming.bytes());
         if connection.ours {
             self.opened_live -= 1
         } else {
