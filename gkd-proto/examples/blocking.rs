@@ -79,7 +79,7 @@ impl End {
         result
     }
 
-    /// Uses a connection, as soon as `call` can.
+    /// Uses a connection; waits until something comes of it.
     fn connection<T>(&self, id: ConnectionId, mut call: impl FnMut(ConnectionMut) -> Option<T>) -> Result<T> {
         self.wait_for(|state, now| match state.session.connection(now, id) {
             Some(connection) => call(connection).map(Ok),
@@ -208,7 +208,7 @@ fn server(listener: &TcpListener) -> Result<()> {
     }
     let end = begun.ok_or("no tunnel came")?;
     let id = end.wait_for(|state, _| state.accepted.pop_front());
-    end.connection(id, |connection| Some(connection.connected(Ok(()))))?;
+    end.with(|session, now| session.connection(now, id).map(|connection| connection.connected(Ok(()))));
     let mut content = Bytes::from_iter((0..SIZE).map(pattern));
     while !content.is_empty() {
         let accepted = end.connection(id, |mut connection| match connection.write(&mut content) {
@@ -217,14 +217,14 @@ fn server(listener: &TcpListener) -> Result<()> {
         });
         accepted??;
     }
-    end.connection(id, |mut connection| Some(connection.finish()))?;
+    end.with(|session, now| session.connection(now, id).map(|mut connection| connection.finish()));
     // The client closes the session when it has read all.
     end.wait_for(|state, _| (state.session.is_closed() && state.session.tunnels_up() == 0).then_some(()));
     Ok(())
 }
 
 fn pattern(offset: usize) -> u8 {
-    (offset / 251 ^ offset) as u8
+    ((offset / 251) ^ offset) as u8
 }
 
 /// Appends what the socket has; its end is an error.

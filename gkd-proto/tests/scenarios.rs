@@ -407,6 +407,43 @@ fn a_retired_tunnel_is_settled_and_dropped() {
 }
 
 #[test]
+fn a_leave_that_overtakes_its_welcome_is_kept() {
+    let mut pair = Pair::new(&[FAST]);
+    let now = pair.now;
+    let hello = pair.ends[CLIENT].session.hello(now).unwrap();
+    let boot = pair.boot;
+    let welcome = pair.ends[SERVER].session.handle_hello(now, &hello, boot, true).unwrap();
+    pair.add_wire(hello.tunnel, FAST);
+    pair.ends[SERVER].session.retire_tunnel(now, hello.tunnel);
+    pair.run_for(millis(100));
+    let now = pair.now;
+    pair.ends[CLIENT].session.handle_welcome(now, hello.tunnel, &welcome).unwrap();
+    pair.run_for(secs(1));
+    assert_eq!(pair.tunnels(), [TunnelId(0)]);
+    assert_eq!(pair.ends[SERVER].session.tunnels_up(), 1);
+}
+
+#[test]
+fn connections_that_are_over_before_their_connect_is_acknowledged_can_be_many() {
+    // The Connect takes the slow tunnel; everything else is done when its acknowledgement comes.
+    let mut pair = Pair::new(&[path(10_000_000, 300), path(10_000_000, 1)]);
+    for _ in 0..5000 {
+        let id = match pair.ends[CLIENT].session.open(pair.now, "".into()) {
+            Ok(id) => id,
+            Err(error) => panic!("{error}"),
+        };
+        pair.ends[CLIENT].readers.insert(id, Default::default());
+        pair.write(CLIENT, id, 10, true);
+        pair.run_for(millis(2));
+        pair.reset(CLIENT, id, ResetCode::APPLICATION);
+        pair.run_for(millis(1));
+        pair.release(SERVER, id);
+    }
+    pair.run_for(secs(2));
+    finish(pair);
+}
+
+#[test]
 fn drain_lets_the_living_finish_and_takes_no_others() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 5 * MIB);

@@ -5,9 +5,19 @@ use std::collections::VecDeque;
 
 use super::once::Once;
 use super::tunnel::Written;
+use crate::id::TunnelId;
 
 /// The most tunnels that may be dead and unsettled.
 pub(super) const MOST_DEAD: usize = crate::handshake::MAX_DEAD_TUNNELS;
+
+/// Client: a tunnel whose Hello is out and whose Welcome has not come.
+#[derive(Debug, Default)]
+pub(super) struct Dialing {
+    /// The tunnels that never came up, of which its Hello tells.
+    pub(super) abandoned: Vec<TunnelId>,
+    /// The server said Leave before its Welcome arrived.
+    pub(super) left: bool,
+}
 
 /// A dead tunnel.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::connection::ConnectionState;
-use super::dead::{DeadTunnel as Dead, MOST_DEAD};
+use super::dead::{DeadTunnel as Dead, Dialing, MOST_DEAD};
 use super::event::{CloseCause, DropReason, Event};
 use super::once::Once;
 use super::tunnel::{Carried, ConnectionControl, OutstandingPing, SessionControl, Tunnel, Written};
@@ -39,14 +39,18 @@ impl Session {
         }
         let tunnel = TunnelId(self.next_tunnel);
         self.next_tunnel += 1;
-        self.dialing.insert(tunnel);
+        let abandoned: Vec<_> = self.abandoned.iter().copied().collect();
+        let mut dead = self.unsettled();
+        dead.extend(abandoned.iter().map(|tunnel| DeadTunnel { tunnel: *tunnel, count: 0 }));
+        dead.truncate(MOST_DEAD);
+        self.dialing.insert(tunnel, Dialing { abandoned, left: false });
         Ok(Hello {
             version: VERSION,
             session: self.id,
             tunnel,
             exists: self.peer.is_some(),
             parameters: self.config.parameters(),
-            dead: self.unsettled(),
+            dead,
         })
     }
 
@@ -64,20 +68,21 @@ impl Session {
         if welcome.version != VERSION {
             return Err(WelcomeError::Version(welcome.version));
         }
-        if self.is_closed() || !self.dialing.contains(&tunnel) {
+        if self.is_closed() || !self.dialing.contains_key(&tunnel) {
             return Err(WelcomeError::Dead(tunnel));
         }
         if self.boot.is_some_and(|boot| boot != welcome.boot) {
             return Err(WelcomeError::OtherBoot);
         }
-        self.dialing.remove(&tunnel);
+        let dialing = self.dialing.remove(&tunnel).unwrap_or_default();
+        dialing.abandoned.iter().for_each(|told| _ = self.abandoned.remove(told));
         self.boot = Some(welcome.boot);
         self.learn(&welcome.parameters);
         for DeadTunnel { tunnel, count } in &welcome.dead {
             self.on_gone(now, *tunnel, *count).map_err(|violation| self.fail(violation))?;
         }
         self.tunnel_up(now, tunnel);
-        Ok(())
+        if dialing.left { self.on_leave(tunnel).map_err(WelcomeError::from) } else { Ok(()) }
     }
 
     /// Server: a client's Hello. After a Welcome, which is to be written before anything else on that carrier,
@@ -112,6 +117,10 @@ impl Session {
         self.boot = Some(boot);
         self.learn(&hello.parameters);
         for DeadTunnel { tunnel, count } in &hello.dead {
+            // Its Hello never arrived, and must not any more.
+            if *count == 0 && self.seen_tunnels.insert(tunnel.0) == Ok(true) {
+                continue;
+            }
             if let Err(violation) = self.on_gone(now, *tunnel, *count) {
                 return refuse(RejectCode::Protocol, &self.fail(violation).to_string());
             }
@@ -367,7 +376,7 @@ impl Session {
     /// A tunnel's carrier ended, for whatever reason, or its dial failed. What it carried and the other end is
     /// not known to hold goes out on the others.
     pub fn handle_tunnel_down(&mut self, now: Instant, tunnel: TunnelId) {
-        if self.dialing.remove(&tunnel) {
+        if self.dialing.remove(&tunnel).is_some() {
             // The Hello may have arrived, and the server asks for a count then. The bound forgets the oldest.
             self.abandoned.insert(tunnel);
             if self.abandoned.len() > MOST_DEAD {
@@ -446,7 +455,7 @@ impl Session {
             self.forget_if_settled(tunnel);
             return Ok(());
         }
-        if self.dialing.remove(&tunnel) || self.abandoned.remove(&tunnel) {
+        if self.dialing.remove(&tunnel).is_some() || self.abandoned.remove(&tunnel) {
             // It came up there and never here: nothing of it arrived, and nothing was written on it.
             check_count(tunnel, count, 0, 0)?;
             let dead = Dead {

@@ -18,12 +18,16 @@ use crate::packet::{
     Account, Blocked, Close, Connect, Connected, Credit, Data, Datagram, Finish, Packet, Reset, ResetCode,
 };
 
+/// A payload that is kept holds no more than so many times its size of the read buffer that it arrived in.
+const PINNED: usize = 8;
+
 impl Session {
     /// Bytes arrived on `tunnel`: takes every whole packet from the front of `buf` and leaves the rest, which
     /// belongs before the next bytes of the same tunnel.
     ///
-    /// Payloads are kept as slices of `buf`'s memory. When less than half of that memory is kept, they are
-    /// copied out, so that a driver that calls [`BytesMut::reserve`] before every read gets it back.
+    /// Payloads are kept as slices of `buf`'s memory. When less than half of that memory is kept they are
+    /// copied out, so that a driver that calls [`BytesMut::reserve`] before every read gets it back, and so is
+    /// always what is small beside it.
     ///
     /// # Errors
     /// With [`Scope::Tunnel`](crate::error::Scope), close the carrier and call
@@ -82,22 +86,24 @@ impl Session {
         }
     }
 
-    /// Copies out what this turn kept of a read buffer, if that is less than half of it.
+    /// Copies out what this turn kept of a read buffer of so many bytes: all of it if it is less than half, so that
+    /// the buffer is free again; else what is small beside it, which could hold all of it for a small charge when
+    /// the rest was read.
     fn copy_out(&mut self, memory: usize) {
         let mut taken = std::mem::take(&mut self.taken);
         let kept = |session: &mut Self, (id, number)| {
             session.connections.get_mut(&id).and_then(|c| c.receive.held_mut(number).map(|held| held.len()))
         };
         let total: usize = taken.iter().filter_map(|key| kept(self, *key)).sum();
-        if 2 * total < memory {
-            for (id, number) in taken.drain(..) {
-                let connection = self.connections.get_mut(&id);
-                if let Some(held) = connection.and_then(|connection| connection.receive.held_mut(number)) {
-                    *held = Bytes::copy_from_slice(held);
-                }
+        let least = if 2 * total < memory { usize::MAX } else { memory / PINNED };
+        for (id, number) in taken.drain(..) {
+            let connection = self.connections.get_mut(&id);
+            if let Some(held) = connection.and_then(|connection| connection.receive.held_mut(number))
+                && held.len() < least
+            {
+                *held = Bytes::copy_from_slice(held);
             }
         }
-        taken.clear();
         self.taken = taken;
     }
 
@@ -278,11 +284,10 @@ impl Session {
         let Stage::Settling { total_known: known @ false, .. } = &mut connection.stage else { return Ok(()) };
         let before = connection.receive.implied_charge();
         take(&mut connection.receive)?;
-        connection.receive.pass_over();
+        self.account.charge(connection.receive.implied_charge() - before)?;
+        let given_back = connection.receive.give_back();
         *known = connection.receive.is_complete();
-        let amount = connection.receive.implied_charge() - before;
-        self.account.charge(amount)?;
-        self.account.consume(now, self.round_trip, amount);
+        self.account.consume(now, self.round_trip, given_back);
         self.flush_account();
         self.forget_if_over(id);
         Ok(())
@@ -303,18 +308,18 @@ impl Session {
         if total < arrived || total > granted || (complete && total != arrived) {
             return Err(Violation::WrongTotal { connection: id, total, arrived, granted });
         }
-        // What was charged and never arrived is given back with what arrived and was not read.
-        let (settled, told) = match connection.stage {
-            Stage::Settling { .. } => (arrived, false),
-            _ => (connection.receive.window.consumed(), connection.is_usable()),
-        };
         self.account.charge(total - arrived)?;
+        let told = connection.is_usable();
         if let Stage::Settling { total_known, .. } = &mut connection.stage {
             *total_known = true;
         } else {
             self.settle(id, code, true);
         }
-        self.account.consume(now, self.round_trip, total - settled);
+        // What was charged and never arrived is given back with what arrived and was not read.
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        connection.receive.release();
+        let given_back = connection.receive.give_back_up_to(total);
+        self.account.consume(now, self.round_trip, given_back);
         self.flush_account();
         if told {
             self.events.push_back(Event::Reset { connection: id, code });
@@ -429,10 +434,14 @@ impl Session {
     }
 
     /// The other end says that it will send nothing counted on this tunnel any more; neither will this end.
-    fn on_leave(&mut self, tunnel: TunnelId) -> Result<(), Violation> {
+    pub(super) fn on_leave(&mut self, tunnel: TunnelId) -> Result<(), Violation> {
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             state.left = true;
             self.leave(tunnel);
+            return Ok(());
+        }
+        if let Some(dialing) = self.dialing.get_mut(&tunnel) {
+            dialing.left = true;
             return Ok(());
         }
         if self.was_used(tunnel) { Ok(()) } else { Err(Violation::NoSuchTunnel(tunnel)) }

@@ -36,7 +36,7 @@ use bytes::Bytes;
 
 use self::account::SessionAccount;
 use self::connection::{ConnectionState, Stage};
-use self::dead::DeadTunnel;
+use self::dead::{DeadTunnel, Dialing};
 use self::hash::{IdHash, IdMap};
 use self::once::Once;
 use self::schedule::Schedule;
@@ -115,7 +115,7 @@ pub struct Session {
     tunnels: BTreeMap<TunnelId, Tunnel>,
     dead: BTreeMap<TunnelId, DeadTunnel>,
     /// Client: Hello is out.
-    dialing: BTreeSet<TunnelId>,
+    dialing: BTreeMap<TunnelId, Dialing>,
     /// Client: Hello was out and the carrier failed; the server may have taken it for up.
     abandoned: BTreeSet<TunnelId>,
     next_tunnel: u64,
@@ -173,7 +173,7 @@ impl Session {
             ended: None,
             tunnels: BTreeMap::new(),
             dead: BTreeMap::new(),
-            dialing: BTreeSet::new(),
+            dialing: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             next_tunnel: 0,
             seen_tunnels: SeenIds::new(MAX_UNSEEN),
@@ -393,9 +393,8 @@ impl Session {
         }
         let total_known = connection.receive.is_complete();
         let over = total_known && connection.is_acknowledged();
-        let implied = connection.receive.implied_charge();
-        let unread = implied - connection.receive.window.consumed();
         self.settle(id, code, total_known);
+        let unread = self.connections.get_mut(&id).map_or(0, |connection| connection.receive.give_back());
         self.account.consume(now, self.round_trip, unread);
         self.flush_account();
         if over {

@@ -31,6 +31,8 @@ pub(super) struct ReceiveHalf {
     pub(super) credit_due: bool,
     /// Nobody will read: what arrives is counted and not kept.
     counting: bool,
+    /// While counting: the charge that was given back to the session.
+    given_back: u64,
 }
 
 /// What became of a Data packet.
@@ -59,6 +61,7 @@ impl ReceiveHalf {
             reader_waits: false,
             credit_due: false,
             counting: false,
+            given_back: 0,
         }
     }
 
@@ -182,10 +185,11 @@ impl ReceiveHalf {
         self.ring.get_mut(number)
     }
 
-    /// Drops everything that is held, after a reset. From here on packets are only counted, so that it shows
+    /// Drops the payloads that are held, after a reset. From here on packets are only counted, so that it shows
     /// when all have arrived: the other end may have forgotten the connection then.
     pub(super) fn count_only(&mut self) {
         self.counting = true;
+        self.given_back = self.window.consumed();
         self.rest = Bytes::new();
         self.rest_charge = 0;
         let next = self.ring.next();
@@ -194,17 +198,29 @@ impl ReceiveHalf {
                 *held = Bytes::new();
             }
         }
-        self.pass_over();
+    }
+
+    /// While counting: what can now be given back of the charge. All payload, and the overhead of the packets that
+    /// are in order; that of the ring's holes pays for the ring until they are filled, or the total is known.
+    pub(super) fn give_back(&mut self) -> u64 {
+        while self.ring.pop().is_some() {}
+        let held = OVERHEAD * (self.implied_packets - self.ring.next().0);
+        self.give_back_up_to(self.implied_charge() - held)
+    }
+
+    /// While counting: the total is known, everything is given back and nothing more is counted.
+    pub(super) fn give_back_up_to(&mut self, total: u64) -> u64 {
+        total - std::mem::replace(&mut self.given_back, total)
+    }
+
+    /// Releases the ring.
+    pub(super) fn release(&mut self) {
+        self.ring.clear();
     }
 
     /// Gives back the memory that an idle connection does not need.
     pub(super) fn shrink(&mut self) {
         self.window.shrink();
         self.ring.shrink();
-    }
-
-    /// Takes out what is in order and only counted.
-    pub(super) fn pass_over(&mut self) {
-        while self.counting && self.ring.pop().is_some() {}
     }
 }
