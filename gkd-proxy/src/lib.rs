@@ -1,1 +1,51 @@
-//! gkd-proxy
+//! What programs see of gkd: proxies and forwards at one end of a session, dials at the other.
+//!
+//! A [`Listener`] says what listens where; [`listen()`] opens it, and turns what connects there into
+//! connections of a session, each with a [`Destination`]. At the other end an [`Exit`] decodes the
+//! destination, dials it within [`Rules`], and relays. Either end may hold either, so a forward and a reverse
+//! tunnel are the same code. In between stand two traits, [`Opener`] and [`VirtualConnection`]: this crate
+//! knows no packet and no tunnel.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`destination`], [`listener`] | how things are written down |
+//! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
+//! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
+//! | [`relay`](mod@relay) | bytes between a socket and a connection |
+
+#![forbid(unsafe_code)]
+
+mod accept;
+pub mod connection;
+pub mod credentials;
+pub mod destination;
+pub mod dial;
+pub mod exit;
+mod http_proxy;
+pub mod listen;
+pub mod listener;
+mod log;
+mod mixed;
+mod outlet;
+mod proxy_header;
+pub mod reach;
+pub mod relay;
+pub mod rules;
+mod session;
+mod slots;
+mod socket;
+mod socks5;
+
+#[cfg(test)]
+mod memory;
+
+pub use connection::{Opener, VirtualConnection};
+pub use credentials::Credentials;
+pub use destination::{Destination, Host, Target};
+pub use dial::Dialer;
+pub use exit::Exit;
+pub use listen::{ListenConfig, Listening, listen};
+pub use listener::Listener;
+pub use reach::ReachError;
+pub use relay::RelayConfig;
+pub use rules::Rules;

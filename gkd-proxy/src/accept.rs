@@ -1,0 +1,59 @@
+//! Accepting from a listening socket for ever: no error of one connection, and no lack of descriptors, ends
+//! it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use crate::log::Seldom;
+use crate::socket;
+
+/// The first wait after an error that the next attempt would meet as well.
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+
+/// The longest: an honest program waits no longer once there are descriptors again.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// A listening socket that goes on accepting.
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    addr: SocketAddr,
+    complaints: Seldom,
+}
+
+impl Acceptor {
+    pub(crate) fn new(listener: TcpListener, addr: SocketAddr) -> Self {
+        Self { listener, addr, complaints: Seldom::default() }
+    }
+
+    /// The next connection. Cancellation-safe.
+    pub(crate) async fn accept(&self) -> (TcpStream, SocketAddr) {
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            match self.listener.accept().await {
+                Ok((socket, peer)) => {
+                    socket::prepare(&socket);
+                    return (socket, peer);
+                }
+                // It went away between the kernel's accept and ours (accept(2)): there may be others.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if let Some(more) = self.complaints.note("accept") {
+                        let mend = if is_exhaustion(&error) { ": raise the limit of open files" } else { "" };
+                        tracing::warn!("{} cannot accept: {error}{mend}{more}", self.addr);
+                    }
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                }
+            }
+        }
+    }
+}
+
+/// Whether an error says that the process or the system has no more descriptors or memory for sockets.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

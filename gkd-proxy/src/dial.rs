@@ -1,0 +1,262 @@
+//! Reaching a destination: [`Dialer`].
+//!
+//! A name is resolved once, every address is judged by the [rules](crate::rules), and exactly the addresses
+//! that passed are dialled, so that a name that resolves differently the next moment leads nowhere else. Of
+//! several addresses the first that answers wins (RFC 8305): the two families take turns, and each attempt
+//! has a head start before the next begins beside it.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use gkd_core::proto::packet::DialError;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::destination::{Host, Target};
+use crate::rules::{Denial, Rules};
+use crate::socket;
+
+/// How long a dial may take, the name's resolution included, unless [`Dialer::with_timeout`] says otherwise.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The head start of an attempt before the next begins beside it (RFC 8305, section 8).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// The most addresses of one name that are tried. More would not be reached within the time-out.
+const MAX_ADDRESSES: usize = 16;
+
+/// The most names that are resolved at a time. The system's resolver takes a thread for each, and cannot be
+/// stopped; those above wait within their own time-out.
+const MAX_LOOKUPS: usize = 128;
+
+/// Turns names into addresses.
+pub trait Resolve: Send + Sync + 'static {
+    /// The addresses of a name, the best first, with this port. An empty list says that it has none.
+    fn resolve(&self, name: &str, port: u16) -> Resolving;
+}
+
+/// What [`Resolve::resolve`] gives: the addresses, some time later.
+pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Reaches destinations within rules and a time-out. Cheap to clone.
+#[derive(Clone)]
+pub struct Dialer {
+    rules: Arc<Rules>,
+    resolver: Arc<dyn Resolve>,
+    timeout: Duration,
+}
+
+/// Why a destination was not reached: what the other end is told, and what only this end's log says.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct DialFailure {
+    /// For the other end.
+    pub error: DialError,
+    /// For the log.
+    pub cause: DialCause,
+}
+
+/// What happened to a dial.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialCause {
+    /// The resolver failed, or knows no address.
+    #[error("the name does not resolve: {0}")]
+    Name(io::Error),
+    /// All of the addresses are forbidden; this is one of them.
+    #[error("{0} is not allowed ({1}): --allow or `allow` in server.toml would permit it")]
+    Denied(IpAddr, Denial),
+    /// The most telling of the attempts.
+    #[error("{0}: {1}")]
+    Attempt(SocketAddr, io::Error),
+    /// Nothing answered.
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    TimedOut(Duration),
+}
+
+impl Dialer {
+    /// A dialer with the system's resolver and [`DIAL_TIMEOUT`].
+    pub fn new(rules: impl Into<Arc<Rules>>) -> Self {
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Self { rules: rules.into(), resolver: Arc::new(SystemResolver { lookups }), timeout: DIAL_TIMEOUT }
+    }
+
+    /// The same with another time-out, the name's resolution included.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The same with another resolver.
+    pub fn with_resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// Reaches a target, or tells why not. Dropping the future gives the dial up.
+    pub async fn dial(&self, target: &Target) -> Result<TcpStream, DialFailure> {
+        let dialled = timeout(self.timeout, async {
+            let addresses = self.addresses(target).await?;
+            connect(interleave(self.permitted(addresses)?)).await
+        });
+        match dialled.await {
+            Ok(Ok(socket)) => {
+                socket::prepare(&socket);
+                Ok(socket)
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(DialCause::TimedOut(self.timeout).into()),
+        }
+    }
+
+    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, DialFailure> {
+        let port = target.port();
+        let name = match target.host() {
+            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
+            Host::Name(name) => name,
+        };
+        let mut addresses = self.resolver.resolve(name.as_str(), port).await.map_err(DialCause::Name)?;
+        if addresses.is_empty() {
+            return Err(DialCause::Name(io::Error::other("it has no address")).into());
+        }
+        addresses.truncate(MAX_ADDRESSES);
+        Ok(addresses)
+    }
+
+    /// Those of the addresses that the rules permit; an error when they permit none.
+    fn permitted(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, DialFailure> {
+        let mut denied = None;
+        addresses.retain(|addr| match self.rules.check(*addr) {
+            Ok(()) => true,
+            Err(denial) => {
+                denied.get_or_insert((addr.ip(), denial));
+                false
+            }
+        });
+        match denied {
+            Some((ip, denial)) if addresses.is_empty() => Err(DialCause::Denied(ip, denial).into()),
+            _ => Ok(addresses),
+        }
+    }
+}
+
+/// The order in which addresses are tried: the families take turns, the first address's family beginning.
+fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut order = VecDeque::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return order;
+        }
+        order.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Connects to the first address that answers. There is one address at least.
+async fn connect(mut waiting: VecDeque<SocketAddr>) -> Result<TcpStream, DialFailure> {
+    let mut attempts = FuturesUnordered::new();
+    let mut worst: Option<DialFailure> = None;
+    loop {
+        if let Some(addr) = waiting.pop_front() {
+            attempts.push(async move { attempt(addr).await.map_err(|error| (addr, error)) });
+        }
+        // Ends: each turn begins an attempt or ends one.
+        tokio::select! {
+            biased;
+            Some(result) = attempts.next() => match result {
+                Ok(socket) => return Ok(socket),
+                Err((addr, error)) => {
+                    let failure = DialFailure::from(DialCause::Attempt(addr, error));
+                    if worst.as_ref().is_none_or(|worst| telling(failure.error) > telling(worst.error)) {
+                        worst = Some(failure);
+                    }
+                }
+            },
+            () = sleep(ATTEMPT_DELAY), if !waiting.is_empty() => {}
+            else => {
+                let none = || DialCause::Name(io::Error::other("it has no address")).into();
+                return Err(worst.unwrap_or_else(none));
+            }
+        }
+    }
+}
+
+async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(addr).await?;
+    // A free port of this machine, dialled from itself, can meet itself (RFC 9293, simultaneous open).
+    if socket.local_addr()? == socket.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(socket)
+}
+
+/// How much a failure says of the destination, where several addresses failed differently.
+fn telling(error: DialError) -> u8 {
+    match error {
+        DialError::Refused => 3,
+        DialError::TimedOut => 2,
+        DialError::Unreachable => 1,
+        _ => 0,
+    }
+}
+
+impl From<DialCause> for DialFailure {
+    fn from(cause: DialCause) -> Self {
+        let error = match &cause {
+            DialCause::Name(_) => DialError::NotResolved,
+            DialCause::Denied(..) => DialError::Denied,
+            DialCause::TimedOut(_) => DialError::TimedOut,
+            DialCause::Attempt(_, error) => from_io(error),
+        };
+        Self { error, cause }
+    }
+}
+
+fn from_io(error: &io::Error) -> DialError {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => DialError::Refused,
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => DialError::Unreachable,
+        // No address of this family here.
+        Kind::AddrNotAvailable => DialError::Unreachable,
+        Kind::TimedOut => DialError::TimedOut,
+        _ if crate::accept::is_exhaustion(error) => DialError::Busy,
+        _ => DialError::Failed,
+    }
+}
+
+/// The resolver of the operating system.
+struct SystemResolver {
+    lookups: Arc<Semaphore>,
+}
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: &str, port: u16) -> Resolving {
+        let (lookups, name) = (Arc::clone(&self.lookups), name.to_owned());
+        Box::pin(async move {
+            // Never closed.
+            let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
+            // A task of its own: the thread goes on when the dial is given up, and so must its permit.
+            let lookup = tokio::spawn(async move {
+                let _permit = permit;
+                Ok(tokio::net::lookup_host((name, port)).await?.collect())
+            });
+            lookup.await.map_err(io::Error::other)?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

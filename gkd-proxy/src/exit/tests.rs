@@ -1,0 +1,113 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use gkd_core::proto::packet::ResetCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::dial::{Resolve, Resolving};
+use crate::memory;
+use crate::reach::ReachError;
+use crate::relay::End;
+use crate::rules::Rules;
+
+fn exit() -> Exit {
+    Exit::new(Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])), RelayConfig::default())
+}
+
+fn to(words: &str) -> Bytes {
+    Destination::Tcp(words.parse().unwrap()).encode()
+}
+
+#[tokio::test]
+async fn a_destination_is_reached_and_bytes_are_carried() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = memory::pair(to(&listener.local_addr().unwrap().to_string()));
+    // Sent before the dial.
+    near.write(b"hello").await.unwrap();
+    let served = tokio::spawn(async move { exit().serve(far).await });
+    near.connected().await.unwrap();
+    let mut destination = listener.accept().await.unwrap().0;
+    let mut read = [0; 5];
+    destination.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"hello");
+    destination.write_all(b"bye").await.unwrap();
+    destination.shutdown().await.unwrap();
+    assert_eq!(near.read_to_end().await.unwrap(), b"bye");
+    near.finish().await;
+    assert_eq!(destination.read(&mut read).await.unwrap(), 0);
+    let relayed = served.await.unwrap().unwrap();
+    assert!(matches!(relayed.end, End::Finished), "{relayed:?}");
+    assert_eq!((relayed.up, relayed.down), (3, 5));
+}
+
+#[tokio::test]
+async fn each_failure_is_told() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    for (destination, expected) in [
+        (to(&closed), DialError::Refused),
+        (to("10.0.0.1:80"), DialError::Denied),
+        (to("[::1]:80"), DialError::Denied),
+        (Bytes::new(), DialError::NotOffered),
+        (Bytes::from_static(b"\x02\x01\x7f\0\0\x01\0\x50"), DialError::NotOffered),
+        (Bytes::from_static(b"\x01\x01\x7f"), DialError::NotOffered),
+    ] {
+        let (near, far) = memory::pair(destination.clone());
+        exit().serve(far).await.unwrap_err();
+        let told = near.connected().await.unwrap_err();
+        assert!(matches!(told, ReachError::Dial(error) if error == expected), "{destination:?}: {told:?}");
+        assert_eq!(near.reset_code(), Some(ResetCode::DIAL));
+    }
+}
+
+/// A resolver that never answers.
+struct Mute;
+
+impl Resolve for Mute {
+    fn resolve(&self, _name: &str, _port: u16) -> Resolving {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_given_up_is_dialled_no_longer() {
+    let (near, far) = memory::pair(to("name.example:80"));
+    let exit = Exit::new(Dialer::new(Rules::default()).with_resolver(Mute), RelayConfig::default());
+    let served = tokio::spawn(async move { exit.serve(far).await });
+    near.reset(ResetCode::APPLICATION);
+    let error = served.await.unwrap().unwrap_err();
+    assert!(matches!(error, ExitError::GivenUp(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_destination_that_resets_resets_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = memory::pair(to(&listener.local_addr().unwrap().to_string()));
+    let exit = Arc::new(exit());
+    tokio::spawn(async move { exit.serve(far).await });
+    let destination = listener.accept().await.unwrap().0;
+    near.connected().await.unwrap();
+    destination.set_zero_linger().unwrap();
+    drop(destination);
+    assert_eq!(near.until_reset().await, ResetCode::STREAM);
+}
+
+#[tokio::test]
+async fn one_destination_that_hangs_disturbs_no_other() {
+    let exit = Arc::new(Exit::new(
+        Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])).with_resolver(Mute),
+        RelayConfig::default(),
+    ));
+    let hanging: Vec<_> = (0..50).map(|_| memory::pair(to("name.example:80"))).collect();
+    let mut near_ends = Vec::new();
+    for (near, far) in hanging {
+        let exit = Arc::clone(&exit);
+        tokio::spawn(async move { exit.serve(far).await });
+        near_ends.push(near);
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = memory::pair(to(&listener.local_addr().unwrap().to_string()));
+    tokio::spawn(async move { exit.serve(far).await });
+    tokio::time::timeout(Duration::from_secs(5), near.connected()).await.unwrap().unwrap();
+}

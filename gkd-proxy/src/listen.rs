@@ -1,0 +1,262 @@
+//! Listening: [`listen`] opens a [`Listener`]'s ports, and serves what connects until it is stopped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::Acceptor;
+use crate::connection::Opener;
+use crate::credentials::Credentials;
+use crate::destination::Target;
+use crate::dial::DIAL_TIMEOUT;
+use crate::listener::{Listener, Service};
+use crate::mixed::{self, Spoken};
+use crate::outlet::Outlet;
+use crate::relay::RelayConfig;
+use crate::slots::{Slot, Slots};
+use crate::{http_proxy, proxy_header, socks5};
+
+/// What SOCKS4 begins with: its version.
+const SOCKS4: u8 = 4;
+
+/// What TLS begins with: the type of a handshake record (RFC 8446, section 5.1).
+const TLS: u8 = 0x16;
+
+/// How listeners behave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// How long a request waits for a tunnel when none is up, and with `strict` or for an absolute URI for the
+    /// far end's dial. Default [`DIAL_TIMEOUT`].
+    pub dial_timeout: Duration,
+    /// How long a program may take to say what it wants. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How many programs of one listener may be about to say what they want; at the bound the oldest gives
+    /// way. Each holds a descriptor and some KiB. Default 1,024.
+    pub max_handshakes: usize,
+    /// What comes after that.
+    pub relay: RelayConfig,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self {
+            dial_timeout: DIAL_TIMEOUT,
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 1024,
+            relay: RelayConfig::default(),
+        }
+    }
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{listener} cannot listen on {addr}: {source}{}", mend(source))]
+pub struct ListenError {
+    /// The listener's form, without a password.
+    pub listener: String,
+    /// Where.
+    pub addr: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ": another program has the port; stop it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => ": no interface of this machine has the address",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 are for root; choose one above",
+        _ => "",
+    }
+}
+
+/// A running listener. Its drop stops it and resets what it serves.
+#[derive(Debug)]
+pub struct Listening {
+    addrs: Vec<SocketAddr>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Listening {
+    /// The addresses that it listens on, one for each port, in their order.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// How many programs are being served.
+    pub fn serving(&self) -> usize {
+        // While it accepts, one task more for each port.
+        let accepting = if self.stop.is_cancelled() { 0 } else { self.addrs.len() };
+        self.tasks.len().saturating_sub(accepting)
+    }
+
+    /// Closes the ports. What is being served goes on.
+    pub fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+    }
+
+    /// Closes the ports, and resets what is being served.
+    pub fn abort(&self) {
+        self.stop();
+        self.abort.cancel();
+    }
+
+    /// Waits until it was stopped and nothing is served any more.
+    pub async fn ended(&self) {
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+/// Opens all ports of a listener, or none, and serves what connects there over connections of `opener`.
+///
+/// Must be called within a tokio runtime. A program that misbehaves, or a task of it that panics, ends that
+/// program alone; no error of accepting ends a port.
+pub async fn listen<O: Opener>(
+    listener: &Listener,
+    opener: O,
+    config: &ListenConfig,
+) -> Result<Listening, ListenError> {
+    let mut ports = Vec::with_capacity(listener.ports.len());
+    for (index, port) in listener.ports.iter().enumerate() {
+        let addr = SocketAddr::new(listener.bind_or_loopback(), port);
+        let bound = async {
+            let socket = TcpListener::bind(addr).await?;
+            let addr = socket.local_addr()?;
+            Ok((Acceptor::new(socket, addr), addr, Purpose::of(&listener.service, index)?))
+        };
+        let failed = |source| ListenError { listener: listener.to_string(), addr, source };
+        ports.push(bound.await.map_err(failed)?);
+    }
+    let listening = Listening {
+        addrs: ports.iter().map(|(_, addr, _)| *addr).collect(),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        abort: CancellationToken::new(),
+    };
+    let outlet = Arc::new(Outlet::new(opener, config.dial_timeout, config.relay.clone()));
+    let slots = Slots::new(config.max_handshakes, config.handshake_timeout);
+    for (acceptor, _, purpose) in ports {
+        let port = Arc::new(Port { purpose, outlet: Arc::clone(&outlet), slots: Arc::clone(&slots) });
+        let tasks = listening.tasks.clone();
+        let (stop, abort) = (listening.stop.clone(), listening.abort.clone());
+        listening.tasks.spawn(async move {
+            while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
+                let (port, abort) = (Arc::clone(&port), abort.clone());
+                tasks.spawn(async move { abort.run_until_cancelled(port.serve(socket, peer)).await });
+            }
+        });
+    }
+    Ok(listening)
+}
+
+/// What one port is for: a [`Service`], and of a forward's targets the one that is this port's.
+enum Purpose {
+    Mixed { strict: bool },
+    Socks5 { credentials: Option<Credentials>, strict: bool },
+    Http { credentials: Option<Credentials>, strict: bool },
+    Forward { target: Target, proxy_header: bool },
+}
+
+impl Purpose {
+    /// That of the port with this index among the listener's.
+    fn of(service: &Service, index: usize) -> io::Result<Self> {
+        Ok(match service.clone() {
+            Service::Mixed { strict } => Self::Mixed { strict },
+            Service::Socks5 { credentials, strict } => Self::Socks5 { credentials, strict },
+            Service::Http { credentials, strict } => Self::Http { credentials, strict },
+            Service::Tcp { host, ports, proxy_header } => {
+                // Of a listener that was read from its form, every port has a target.
+                let port = ports.iter().nth(index).unwrap_or(0);
+                let target = Target::new(host, port);
+                let target = target.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+                Self::Forward { target, proxy_header }
+            }
+        })
+    }
+}
+
+/// One port, and what serves those who connect to it.
+struct Port<O> {
+    purpose: Purpose,
+    outlet: Arc<Outlet<O>>,
+    slots: Arc<Slots>,
+}
+
+impl<O: Opener> Port<O> {
+    async fn serve(&self, socket: TcpStream, peer: SocketAddr) {
+        let slot = self.slots.enter();
+        match &self.purpose {
+            Purpose::Mixed { strict } => self.serve_mixed(socket, *strict, slot).await,
+            Purpose::Socks5 { credentials, strict } => {
+                socks5::serve(socket, credentials.as_ref(), *strict, slot, &self.outlet).await;
+            }
+            Purpose::Http { credentials, strict } => {
+                http_proxy::serve(socket, credentials.clone(), *strict, slot, Arc::clone(&self.outlet)).await;
+            }
+            Purpose::Forward { target, proxy_header } => {
+                drop(slot);
+                self.forward(socket, peer, target, *proxy_header).await;
+            }
+        }
+    }
+
+    async fn serve_mixed(&self, socket: TcpStream, strict: bool, slot: Slot) {
+        let spoken = tokio::select! {
+            spoken = mixed::tell(&socket) => spoken,
+            overdue = slot.overdue() => return tracing::debug!("a program was closed: {overdue}"),
+        };
+        match spoken {
+            Ok(Spoken::Socks5) => socks5::serve(socket, None, strict, slot, &self.outlet).await,
+            Ok(Spoken::Http) => {
+                http_proxy::serve(socket, None, strict, slot, Arc::clone(&self.outlet)).await;
+            }
+            Ok(Spoken::Unknown(SOCKS4)) => {
+                self.outlet
+                    .complain("a program speaks SOCKS4: set it to SOCKS5, names resolved by the proxy");
+            }
+            Ok(Spoken::Unknown(TLS)) => {
+                self.outlet.complain(
+                    "a program speaks TLS to the proxy: set it to http://, which https pages use as well",
+                );
+            }
+            Ok(Spoken::Unknown(byte)) => {
+                tracing::debug!("a program begins with byte {byte}: neither SOCKS5 nor HTTP")
+            }
+            Ok(Spoken::Nothing) => {}
+            Err(error) => tracing::debug!("a program went away: {error}"),
+        }
+    }
+
+    /// A fixed forward: the connection is there before the far end has dialled, and is reset when that fails.
+    async fn forward(&self, socket: TcpStream, peer: SocketAddr, target: &Target, proxy_header: bool) {
+        let first = match (proxy_header, socket.local_addr()) {
+            (true, Ok(local)) => proxy_header::encode(peer, local),
+            (true, Err(error)) => return tracing::debug!("a program went away: {error}"),
+            (false, _) => Bytes::new(),
+        };
+        match self.outlet.open(target).await {
+            Ok(connection) => {
+                self.outlet.relay(socket, connection, first, target).await;
+            }
+            // The outlet has logged why.
+            Err(_) => crate::socket::reset_on_drop(&socket),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! The forms in which a user says what listens where: [`Listener`].
+//!
+//! | form | what it is |
+//! |---|---|
+//! | `mixed://[BIND:]PORT` | SOCKS5 and HTTP proxy on one port |
+//! | `socks5://[USER:PASS@][BIND:]PORT` | SOCKS5 |
+//! | `http://[USER:PASS@][BIND:]PORT` | HTTP proxy |
+//! | `tcp://[BIND:]PORT:HOST:PORT` | fixed TCP forward |
+//!
+//! BIND is an address, an IPv6 one in brackets. PORT may be a range `9000-9009`, where a target's is one of
+//! the same length; as the port to listen on, 0 stands for any free one. `?strict=1` holds the answer to a
+//! SOCKS or CONNECT request until the far end has connected; `?proxy=v2` puts the header of the PROXY
+//! protocol in front of what a `tcp` forward carries. A user's name and password may hold `%` escapes.
+//!
+//! This file reads and shows the forms; what they do is in [`listen`](mod@crate::listen).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use crate::credentials::Credentials;
+use crate::destination::{DestinationError, Host};
+
+/// The most ports that one listener opens. Each takes a descriptor and a task.
+pub const MAX_PORTS: usize = 1024;
+
+/// What listens where, as one of the forms of [this module](self).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The local address; none where the form leaves it open.
+    pub bind: Option<IpAddr>,
+    /// The ports to listen on.
+    pub ports: Ports,
+    /// What is spoken there.
+    pub service: Service,
+}
+
+/// What a listener speaks, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Service {
+    /// SOCKS5 and HTTP proxy, told apart by the first byte.
+    Mixed {
+        /// Whether an answer waits for the far end.
+        strict: bool,
+    },
+    /// SOCKS5.
+    Socks5 {
+        /// What a program must prove; none for no proof.
+        credentials: Option<Credentials>,
+        /// Whether an answer waits for the far end.
+        strict: bool,
+    },
+    /// HTTP proxy.
+    Http {
+        /// What a program must prove; none for no proof.
+        credentials: Option<Credentials>,
+        /// Whether an answer to CONNECT waits for the far end.
+        strict: bool,
+    },
+    /// A fixed TCP forward.
+    Tcp {
+        /// The host that is dialled.
+        host: Host,
+        /// Its ports: as many as are listened on, the first for the first.
+        ports: Ports,
+        /// Whether the PROXY protocol's header (version 2) goes ahead.
+        proxy_header: bool,
+    },
+}
+
+/// One port, or a range of them: never empty, at most [`MAX_PORTS`], 0 only alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    first: u16,
+    last: u16,
+}
+
+/// Why words are not a listener. The form that it shows has no password in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("listener \"{form}\": {cause}")]
+pub struct ListenerError {
+    /// What was written, escaped, without the password.
+    pub form: String,
+    /// What is wrong with it.
+    pub cause: ListenerErrorCause,
+}
+
+/// What is wrong with a listener's form, with the mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenerErrorCause {
+    /// Nothing stands before `://`.
+    #[error("it does not say what listens: begin with mixed://, socks5://, http:// or tcp://")]
+    NoScheme,
+    /// What stands before `://` is unknown.
+    #[error("\"{}\" is not known: take mixed, socks5, http or tcp", .0.escape_debug())]
+    UnknownScheme(String),
+    /// A form that a later version brings.
+    #[error("{0} is not in this version: take mixed, socks5, http or tcp")]
+    NotInThisVersion(&'static str),
+    /// The local address is none.
+    #[error("\"{}\" is not an address to listen on: write one such as 127.0.0.1 or [::1], not a name", .0.escape_debug())]
+    Bind(String),
+    /// A port is none.
+    #[error("\"{}\" is not a port: write a number up to 65535 or a range such as 9000-9009", .0.escape_debug())]
+    Port(String),
+    /// A range that runs backwards, begins at 0 or is too long.
+    #[error("the range {0} is not one of 1 to {MAX_PORTS} ports, the lower first")]
+    Range(String),
+    /// The target's range has another length.
+    #[error("it listens on {0} ports and leads to {1}: both ranges must be equally long")]
+    UnequalRanges(usize, usize),
+    /// A proxy with something behind its port.
+    #[error("write {0}://[BIND:]PORT; an IPv6 address goes in brackets")]
+    ProxyForm(&'static str),
+    /// A forward whose parts do not fit the form.
+    #[error("write tcp://[BIND:]PORT:HOST:PORT; an IPv6 address goes in brackets")]
+    ForwardForm,
+    /// The target is no destination.
+    #[error("it leads nowhere: {0}")]
+    Target(#[from] DestinationError),
+    /// A user where none is asked for.
+    #[error("{0} takes no USER:PASS@; socks5 and http do")]
+    NoUser(&'static str),
+    /// A user and password that cannot be.
+    #[error("{0}")]
+    User(#[from] crate::credentials::CredentialsError),
+    /// An option that is unknown, or not for this service.
+    #[error("{service} has no option \"{}\": {mend}", .option.escape_debug())]
+    Option {
+        /// The service.
+        service: &'static str,
+        /// What was written.
+        option: String,
+        /// What could be written.
+        mend: &'static str,
+    },
+}
+
+impl Listener {
+    /// The address to listen on: 127.0.0.1 where the form leaves it open.
+    pub fn bind_or_loopback(&self) -> IpAddr {
+        self.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
+
+/// The proxy that a client offers when nothing else was asked for: `mixed://127.0.0.1:1080`.
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            bind: None,
+            ports: Ports { first: 1080, last: 1080 },
+            service: Service::Mixed { strict: false },
+        }
+    }
+}
+
+impl Service {
+    /// The word that stands before `://`.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Self::Mixed { .. } => "mixed",
+            Self::Socks5 { .. } => "socks5",
+            Self::Http { .. } => "http",
+            Self::Tcp { .. } => "tcp",
+        }
+    }
+}
+
+impl Ports {
+    /// How many ports.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+
+    /// The ports, the lowest first.
+    pub fn iter(&self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl FromStr for Ports {
+    type Err = ListenerErrorCause;
+
+    fn from_str(words: &str) -> Result<Self, Self::Err> {
+        // `parse` would take a sign as well.
+        let port = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => digits.parse().map_err(|_| ListenerErrorCause::Port(words.into())),
+            false => Err(ListenerErrorCause::Port(words.into())),
+        };
+        let Some((first, last)) = words.split_once('-') else {
+            let first = port(words)?;
+            return Ok(Self { first, last: first });
+        };
+        let (first, last): (u16, u16) = (port(first)?, port(last)?);
+        if first == 0 || first > last || usize::from(last - first) >= MAX_PORTS {
+            return Err(ListenerErrorCause::Range(words.into()));
+        }
+        Ok(Self { first, last })
+    }
+}
+
+impl FromStr for Listener {
+    type Err = ListenerError;
+
+    fn from_str(words: &str) -> Result<Self, Self::Err> {
+        parse(words).map_err(|cause| ListenerError { form: without_password(words), cause })
+    }
+}
+
+/// A form as it may stand in a message.
+fn without_password(words: &str) -> String {
+    let shown = match (words.split_once("://"), words.rfind('@')) {
+        (Some((scheme, _)), Some(at)) => format!("{scheme}://***{}", &words[at..]),
+        _ => words.to_owned(),
+    };
+    shown.escape_debug().to_string()
+}
+
+fn parse(words: &str) -> Result<Listener, ListenerErrorCause> {
+    let (scheme, rest) = words.split_once("://").ok_or(ListenerErrorCause::NoScheme)?;
+    let scheme = match scheme {
+        "mixed" => "mixed",
+        "socks5" => "socks5",
+        "http" => "http",
+        "tcp" => "tcp",
+        "udp" => return Err(ListenerErrorCause::NotInThisVersion("a udp forward")),
+        "ws" => return Err(ListenerErrorCause::NotInThisVersion("a ws listener")),
+        "" => return Err(ListenerErrorCause::NoScheme),
+        other => return Err(ListenerErrorCause::UnknownScheme(other.into())),
+    };
+    if scheme == "tcp" && rest.contains("://") {
+        return Err(ListenerErrorCause::NotInThisVersion("a forward from TCP to WebSocket"));
+    }
+    // The last @, for a password may hold one.
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((user, rest)) => (Some(user), rest),
+        None => (None, rest),
+    };
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let options = Options::parse(scheme, options)?;
+    if scheme == "tcp" {
+        if user.is_some() {
+            return Err(ListenerErrorCause::NoUser(scheme));
+        }
+        return parse_forward(place, &options);
+    }
+    let (bind, ports) = match split_colons(place)[..] {
+        [ports] => (None, ports),
+        [bind, ports] => (Some(parse_bind(bind)?), ports),
+        _ => return Err(ListenerErrorCause::ProxyForm(scheme)),
+    };
+    let credentials = user.map(Credentials::parse).transpose()?;
+    let strict = options.strict;
+    let service = match (scheme, credentials) {
+        ("socks5", credentials) => Service::Socks5 { credentials, strict },
+        ("http", credentials) => Service::Http { credentials, strict },
+        (_, None) => Service::Mixed { strict },
+        (_, Some(_)) => return Err(ListenerErrorCause::NoUser(scheme)),
+    };
+    Ok(Listener { bind, ports: ports.parse()?, service })
+}
+
+fn parse_forward(place: &str, options: &Options) -> Result<Listener, ListenerErrorCause> {
+    let (bind, listen, host, dial) = match split_colons(place)[..] {
+        [listen, host, dial] => (None, listen, host, dial),
+        [bind, listen, host, dial] => (Some(parse_bind(bind)?), listen, host, dial),
+        _ => return Err(ListenerErrorCause::ForwardForm),
+    };
+    let (ports, dialled): (Ports, Ports) = (listen.parse()?, dial.parse()?);
+    if dialled.first == 0 {
+        return Err(DestinationError::PortZero.into());
+    }
+    if ports.len() != dialled.len() {
+        return Err(ListenerErrorCause::UnequalRanges(ports.len(), dialled.len()));
+    }
+    let service =
+        Service::Tcp { host: Host::parse(host)?, ports: dialled, proxy_header: options.proxy_header };
+    Ok(Listener { bind, ports, service })
+}
+
+/// Parts between colons, those within brackets not counted.
+fn split_colons(place: &str) -> Vec<&str> {
+    let mut within = false;
+    place
+        .split(|c| {
+            match c {
+                '[' => within = true,
+                ']' => within = false,
+                _ => {}
+            }
+            c == ':' && !within
+        })
+        .collect()
+}
+
+fn parse_bind(bind: &str) -> Result<IpAddr, ListenerErrorCause> {
+    match Host::parse(bind) {
+        Ok(Host::Ip(ip)) => Ok(ip),
+        _ => Err(ListenerErrorCause::Bind(bind.into())),
+    }
+}
+
+/// What stands behind the question mark.
+#[derive(Default)]
+struct Options {
+    strict: bool,
+    proxy_header: bool,
+}
+
+impl Options {
+    fn parse(scheme: &'static str, words: &str) -> Result<Self, ListenerErrorCause> {
+        let mend = if scheme == "tcp" { "it has proxy=v2" } else { "it has strict=1" };
+        let mut options = Self::default();
+        for option in words.split('&').filter(|option| !option.is_empty()) {
+            match (option, scheme) {
+                ("strict=1", "mixed" | "socks5" | "http") => options.strict = true,
+                ("strict=0", "mixed" | "socks5" | "http") => options.strict = false,
+                ("proxy=v2", "tcp") => options.proxy_header = true,
+                _ => return Err(ListenerErrorCause::Option { service: scheme, option: option.into(), mend }),
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// The form, with the address that it left open and without a password.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.service.scheme())?;
+        if let Service::Socks5 { credentials: Some(_), .. } | Service::Http { credentials: Some(_), .. } =
+            self.service
+        {
+            write!(f, "***@")?;
+        }
+        write!(f, "{}:{}", Host::Ip(self.bind_or_loopback()), self.ports)?;
+        match &self.service {
+            Service::Mixed { strict: true }
+            | Service::Socks5 { strict: true, .. }
+            | Service::Http { strict: true, .. } => write!(f, "?strict=1"),
+            Service::Tcp { host, ports, proxy_header } => {
+                write!(f, ":{host}:{ports}{}", if *proxy_header { "?proxy=v2" } else { "" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! A session in memory, for the tests of this crate: [`pair`] makes both ends of one connection, and
+//! [`MemoryOpener`] hands the far ends of what it opens to the test.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use gkd_core::proto::packet::{DialError, ResetCode};
+use tokio::io::ReadBuf;
+use tokio::sync::mpsc;
+
+use crate::connection::{Opener, VirtualConnection};
+use crate::reach::ReachError;
+
+/// What one direction holds unread at the most.
+const CAPACITY: usize = 64 * 1024;
+
+/// One direction.
+#[derive(Default)]
+struct Pipe {
+    chunks: Vec<Bytes>,
+    finished: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Default)]
+struct State {
+    pipes: [Pipe; 2],
+    reset: Option<ResetCode>,
+    dialled: Option<Result<(), DialError>>,
+    waiting: Vec<Waker>,
+}
+
+impl State {
+    fn wake_all(&mut self) {
+        for pipe in &mut self.pipes {
+            [pipe.reader.take(), pipe.writer.take()].into_iter().flatten().for_each(Waker::wake);
+        }
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// One end of a connection in memory.
+pub(crate) struct Memory {
+    state: Arc<Mutex<State>>,
+    /// The pipe that this end writes to; it reads from the other.
+    writes: usize,
+    destination: Bytes,
+}
+
+/// Both ends: that of the opener, and that of the acceptor.
+pub(crate) fn pair(destination: Bytes) -> (Memory, Memory) {
+    let state = Arc::new(Mutex::default());
+    let end = |writes| Memory { state: Arc::clone(&state), writes, destination: destination.clone() };
+    (end(0), end(1))
+}
+
+impl Memory {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Why it was reset.
+    pub(crate) fn reset_code(&self) -> Option<ResetCode> {
+        self.state().reset
+    }
+
+    /// Waits for a reset, and its code.
+    pub(crate) async fn until_reset(&self) -> ResetCode {
+        self.lost().await;
+        self.reset_code().unwrap()
+    }
+
+    pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        crate::connection::write_all(self, &mut Bytes::copy_from_slice(bytes)).await
+    }
+
+    pub(crate) async fn finish(&self) {
+        crate::connection::shutdown(self).await.unwrap();
+    }
+
+    /// Reads so many bytes.
+    pub(crate) async fn read(&self, count: usize) -> io::Result<Vec<u8>> {
+        let mut read = Vec::new();
+        while read.len() < count {
+            let mut chunks = Vec::new();
+            if poll_fn(|cx| self.poll_read_batch(cx, count - read.len(), &mut chunks)).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            read.extend(chunks.concat());
+        }
+        Ok(read)
+    }
+
+    /// Reads to the end.
+    pub(crate) async fn read_to_end(&self) -> io::Result<Vec<u8>> {
+        let mut read = Vec::new();
+        loop {
+            let mut chunks = Vec::new();
+            if poll_fn(|cx| self.poll_read_batch(cx, CAPACITY, &mut chunks)).await? == 0 {
+                return Ok(read);
+            }
+            read.extend(chunks.concat());
+        }
+    }
+}
+
+impl State {
+    fn alive(&self) -> io::Result<()> {
+        if self.reset.is_some() { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+}
+
+impl VirtualConnection for Memory {
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut chunks = Vec::new();
+        let read = self.poll_read_batch(cx, buf.remaining(), &mut chunks);
+        read.map_ok(|_| chunks.iter().for_each(|chunk| buf.put_slice(chunk)))
+    }
+
+    fn poll_read_batch(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+        chunks: &mut Vec<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.state();
+        state.alive()?;
+        let pipe = &mut state.pipes[1 - self.writes];
+        let mut count = 0;
+        while count < most && !pipe.chunks.is_empty() {
+            let chunk = &mut pipe.chunks[0];
+            let taken = chunk.split_to((most - count).min(chunk.len()));
+            count += taken.len();
+            chunks.push(taken);
+            if chunk.is_empty() {
+                pipe.chunks.remove(0);
+            }
+        }
+        if count == 0 && !pipe.finished {
+            pipe.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        pipe.writer.take().into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_bytes(&self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        let mut state = self.state();
+        state.alive()?;
+        let pipe = &mut state.pipes[self.writes];
+        let held: usize = pipe.chunks.iter().map(Bytes::len).sum();
+        let taken = bytes.len().min(CAPACITY - held);
+        if taken == 0 && !bytes.is_empty() {
+            pipe.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        pipe.chunks.push(bytes.split_to(taken));
+        pipe.reader.take().into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_bytes(cx, &mut Bytes::copy_from_slice(bytes))
+    }
+
+    fn poll_shutdown(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.state();
+        state.alive()?;
+        let pipe = &mut state.pipes[self.writes];
+        pipe.finished = true;
+        pipe.reader.take().into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(()))
+    }
+
+    async fn connected(&self) -> Result<(), ReachError> {
+        poll_fn(|cx| {
+            let mut state = self.state();
+            match (state.dialled, state.reset) {
+                (Some(result), _) => Poll::Ready(result.map_err(ReachError::Dial)),
+                (None, Some(code)) => Poll::Ready(Err(ReachError::Reset(code))),
+                (None, None) => {
+                    state.waiting.push(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn confirm(&self, result: Result<(), DialError>) {
+        self.state().dialled.get_or_insert(result);
+        match result {
+            Ok(()) => self.state().wake_all(),
+            Err(_) => self.reset(ResetCode::DIAL),
+        }
+    }
+
+    fn reset(&self, code: ResetCode) {
+        let mut state = self.state();
+        // One that has ended both ways is forgotten.
+        if !state.pipes.iter().all(|pipe| pipe.finished) {
+            state.reset.get_or_insert(code);
+        }
+        state.wake_all();
+    }
+
+    async fn lost(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state();
+            if state.reset.is_some() {
+                return Poll::Ready(());
+            }
+            state.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn destination(&self) -> &Bytes {
+        &self.destination
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let mut state = self.state();
+        state.pipes[self.writes].finished = true;
+        state.wake_all();
+    }
+}
+
+/// Opens connections whose far ends the test gets.
+#[derive(Clone)]
+pub(crate) struct MemoryOpener(mpsc::UnboundedSender<Memory>);
+
+/// An opener, and where the far ends come out.
+pub(crate) fn opener() -> (MemoryOpener, mpsc::UnboundedReceiver<Memory>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (MemoryOpener(sender), receiver)
+}
+
+impl Opener for MemoryOpener {
+    type Connection = Memory;
+
+    async fn open(&self, destination: Bytes) -> io::Result<Memory> {
+        let (near, far) = pair(destination);
+        self.0.send(far).map_err(|_| io::Error::other("the session has ended"))?;
+        Ok(near)
+    }
+}
+
+/// An opener of a session without a tunnel.
+#[derive(Clone)]
+pub(crate) struct NoTunnel;
+
+impl Opener for NoTunnel {
+    type Connection = Memory;
+
+    async fn open(&self, _destination: Bytes) -> io::Result<Memory> {
+        std::future::pending().await
+    }
+}

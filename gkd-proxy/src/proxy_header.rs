@@ -1,0 +1,67 @@
+//! The header of the PROXY protocol, version 2, which tells a destination who its client really is
+//! (haproxy's `proxy-protocol.txt`, section 2.2).
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// What every header begins with.
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Version 2, a connection that was relayed.
+const VERSION_AND_COMMAND: u8 = 0x21;
+
+/// TCP over IPv4.
+const TCP4: u8 = 0x11;
+
+/// TCP over IPv6.
+const TCP6: u8 = 0x21;
+
+/// The header for a TCP connection from `client` to `local`.
+pub(crate) fn encode(client: SocketAddr, local: SocketAddr) -> Bytes {
+    let mut out = BytesMut::with_capacity(52);
+    out.put_slice(&SIGNATURE);
+    out.put_u8(VERSION_AND_COMMAND);
+    match (client.ip().to_canonical(), local.ip().to_canonical()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            out.put_u8(TCP4);
+            out.put_u16(12);
+            out.put_slice(&from.octets());
+            out.put_slice(&to.octets());
+        }
+        (from, to) => {
+            let v6 = |ip| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            };
+            out.put_u8(TCP6);
+            out.put_u16(36);
+            out.put_slice(&v6(from).octets());
+            out.put_slice(&v6(to).octets());
+        }
+    }
+    out.put_u16(client.port());
+    out.put_u16(local.port());
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_of_the_specification() {
+        let header = encode("192.0.2.1:258".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+        let expected = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x01\x02\x00\x50";
+        assert_eq!(&header[..], expected);
+    }
+
+    #[test]
+    fn both_families_have_their_length() {
+        let header = encode("[2001:db8::1]:1".parse().unwrap(), "[::1]:2".parse().unwrap());
+        assert_eq!((header[13], header[14], header[15], header.len()), (0x21, 0, 36, 52));
+        // A socket of both families shows an IPv4 program as a mapped address.
+        let header = encode("[::ffff:192.0.2.1]:1".parse().unwrap(), "[::ffff:192.0.2.2]:2".parse().unwrap());
+        assert_eq!((header[13], header.len()), (0x11, 28));
+    }
+}

@@ -1,0 +1,281 @@
+//! Carries bytes between a socket and a connection: [`relay`].
+//!
+//! The two directions are two halves that end on their own: the end of one is passed on as the end of that
+//! direction alone, and the other runs on. A reset of either side becomes a reset of the other. It knows
+//! nothing of who asked for the connection, or where it leads.
+//!
+//! A half that waits holds no buffer: one is taken when the socket is readable, and handed on without a copy.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use gkd_core::proto::packet::ResetCode;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
+use tokio::time::sleep;
+
+use crate::connection::{self, VirtualConnection};
+use crate::socket;
+
+/// The first read of a socket, and the least: what a keystroke or a request fills.
+const MIN_READ: usize = 4 * 1024;
+
+/// The largest read, which a socket that fills its reads comes to. Larger ones save no time any more.
+const MAX_READ: usize = 256 * 1024;
+
+/// The most bytes that are taken from a connection for one write to a socket.
+const MAX_BATCH: usize = 256 * 1024;
+
+/// The most pieces that one write to a socket gathers.
+const MAX_SLICES: usize = 64;
+
+/// How a relay behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// How long it goes on of which one direction has ended and the other is idle. Default 1 h. A shorter
+    /// time frees what a vanished program left behind; a longer one suits those that wait long for an answer.
+    pub half_closed_for: Duration,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self { half_closed_for: Duration::from_secs(3600) }
+    }
+}
+
+/// What a relay did.
+#[derive(Debug)]
+pub struct Relayed {
+    /// Bytes from the socket that the connection accepted.
+    pub up: u64,
+    /// Bytes from the connection that the socket took.
+    pub down: u64,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub enum End {
+    /// Both directions ended in order.
+    Finished,
+    /// The socket was reset; the connection was reset for it.
+    Socket(io::Error),
+    /// The connection was reset; the socket was reset for it.
+    Connection(io::Error),
+    /// One direction had ended, and the other was idle for too long; both were reset.
+    Idle,
+}
+
+/// Carries bytes until both directions have ended, or either side is reset; then the socket is closed.
+///
+/// `first` goes to the connection ahead of what the socket sends. Dropping the future resets both sides.
+pub async fn relay<C: VirtualConnection>(
+    socket: TcpStream,
+    connection: &C,
+    first: Bytes,
+    config: &RelayConfig,
+) -> Relayed {
+    let mut relay = Relay {
+        socket,
+        connection,
+        up: AtomicU64::new(0),
+        down: AtomicU64::new(0),
+        up_ended: AtomicBool::new(false),
+        half_closed: Notify::new(),
+        ended: false,
+    };
+    let end = tokio::select! {
+        halves = async { tokio::try_join!(relay.upward(first), relay.downward()) } => match halves {
+            Ok(_) => End::Finished,
+            Err(end) => end,
+        },
+        end = relay.watch_half_closed(config) => end,
+        () = connection.lost() => End::Connection(io::ErrorKind::ConnectionReset.into()),
+    };
+    relay.ended = true;
+    relay.pass_on(&end);
+    Relayed { up: relay.up.load(Ordering::Relaxed), down: relay.down.load(Ordering::Relaxed), end }
+}
+
+/// A running relay; its drop resets both sides unless it has ended.
+struct Relay<'a, C: VirtualConnection> {
+    socket: TcpStream,
+    connection: &'a C,
+    up: AtomicU64,
+    down: AtomicU64,
+    up_ended: AtomicBool,
+    half_closed: Notify,
+    ended: bool,
+}
+
+impl<C: VirtualConnection> Relay<'_, C> {
+    /// From the socket to the connection.
+    async fn upward(&self, first: Bytes) -> Result<(), End> {
+        if !first.is_empty() {
+            self.send(first).await?;
+        }
+        let mut size = MIN_READ;
+        loop {
+            consume_budget().await;
+            self.socket.readable().await.map_err(End::Socket)?;
+            // Only now: an idle connection holds no buffer.
+            let mut buffer = BytesMut::with_capacity(size);
+            match self.socket.try_read_buf(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    let bytes = without_waste(buffer);
+                    size = next_size(size, read);
+                    self.send(bytes).await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(End::Socket(error)),
+            }
+        }
+        self.up_ended.store(true, Ordering::Relaxed);
+        self.half_closed.notify_one();
+        connection::shutdown(self.connection).await.map_err(End::Connection)
+    }
+
+    /// Hands bytes to the connection. While it takes none, a reset of the socket would go unseen; so it is
+    /// looked for. (Otherwise the read finds it, behind what arrived before it.)
+    async fn send(&self, mut bytes: Bytes) -> Result<(), End> {
+        let len = bytes.len() as u64;
+        tokio::select! {
+            biased;
+            result = connection::write_all(self.connection, &mut bytes) => result.map_err(End::Connection)?,
+            error = self.socket_error() => return Err(End::Socket(error)),
+        }
+        self.up.fetch_add(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// From the connection to the socket.
+    async fn downward(&self) -> Result<(), End> {
+        loop {
+            consume_budget().await;
+            let mut batch = Vec::new();
+            let count = poll_fn(|cx| self.connection.poll_read_batch(cx, MAX_BATCH, &mut batch)).await;
+            if count.map_err(End::Connection)? == 0 {
+                break;
+            }
+            self.write(batch).await.map_err(End::Socket)?;
+        }
+        self.half_closed.notify_one();
+        socket::shutdown_write(&self.socket).map_err(End::Socket)
+    }
+
+    async fn write(&self, mut batch: Vec<Bytes>) -> io::Result<()> {
+        let mut rest = &mut batch[..];
+        while !rest.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            for (slice, bytes) in slices.iter_mut().zip(&*rest) {
+                *slice = IoSlice::new(bytes);
+            }
+            match self.socket.try_write_vectored(&slices[..rest.len().min(MAX_SLICES)]) {
+                Ok(written) => {
+                    self.down.fetch_add(written as u64, Ordering::Relaxed);
+                    rest = without_front(rest, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until one direction has ended, then until the rest has to be given up. Otherwise for ever.
+    async fn watch_half_closed(&self, config: &RelayConfig) -> End {
+        self.half_closed.notified().await;
+        tokio::select! {
+            // While the socket is still read, the read finds it, behind what arrived before it.
+            error = self.socket_error(), if self.up_ended.load(Ordering::Relaxed) => End::Socket(error),
+            () = self.idle_for(config.half_closed_for) => End::Idle,
+        }
+    }
+
+    /// Waits until nothing has moved for so long.
+    async fn idle_for(&self, time: Duration) {
+        let moved = || self.up.load(Ordering::Relaxed) + self.down.load(Ordering::Relaxed);
+        let mut before = moved();
+        loop {
+            sleep(time).await;
+            let now = moved();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Waits for a reset of the socket.
+    async fn socket_error(&self) -> io::Error {
+        match self.socket.ready(Interest::ERROR).await {
+            Ok(_) => self.socket.take_error().ok().flatten().unwrap_or(io::ErrorKind::ConnectionReset.into()),
+            Err(error) => error,
+        }
+    }
+
+    /// Tells the other side how one side ended.
+    fn pass_on(&self, end: &End) {
+        match end {
+            End::Finished => {}
+            End::Socket(_) => self.connection.reset(ResetCode::STREAM),
+            End::Connection(_) => socket::reset_on_drop(&self.socket),
+            End::Idle => {
+                self.connection.reset(ResetCode::TIMED_OUT);
+                socket::reset_on_drop(&self.socket);
+            }
+        }
+    }
+}
+
+impl<C: VirtualConnection> Drop for Relay<'_, C> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.reset(ResetCode::APPLICATION);
+            socket::reset_on_drop(&self.socket);
+        }
+    }
+}
+
+/// What was read, in a buffer of which it fills half at least: bytes may wait for long, and must not keep a
+/// large buffer alive for a keystroke.
+fn without_waste(buffer: BytesMut) -> Bytes {
+    if buffer.len() * 2 < buffer.capacity() { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() }
+}
+
+/// How much to read next: twice as much after a full read, half as much after one that filled a quarter.
+fn next_size(size: usize, read: usize) -> usize {
+    if read >= size {
+        (size * 2).min(MAX_READ)
+    } else if read <= size / 4 {
+        (size / 2).max(MIN_READ)
+    } else {
+        size
+    }
+}
+
+/// What is left behind so many bytes. Pieces that were written whole are freed.
+fn without_front(batch: &mut [Bytes], mut count: usize) -> &mut [Bytes] {
+    let mut whole = 0;
+    for bytes in &mut *batch {
+        let taken = count.min(bytes.len());
+        bytes.advance(taken);
+        count -= taken;
+        if !bytes.is_empty() {
+            break;
+        }
+        *bytes = Bytes::new();
+        whole += 1;
+    }
+    &mut batch[whole..]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! The traits of [`connection`](crate::connection) for what `gkd-core` has: its `Connection`, and its `Client`
+//! as the one that opens.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use gkd_core::proto::packet::{DialError, ResetCode};
+use gkd_core::{Client, ConnectError, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::connection::{Opener, VirtualConnection};
+use crate::reach::ReachError;
+
+impl VirtualConnection for Connection {
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        AsyncRead::poll_read(Pin::new(&mut &*self), cx, buf)
+    }
+
+    fn poll_read_batch(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+        chunks: &mut Vec<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        Connection::poll_read_batch(self, cx, most, chunks)
+    }
+
+    fn poll_write_bytes(&self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        Connection::poll_write_bytes(self, cx, bytes)
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut &*self), cx, bytes)
+    }
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(&mut &*self), cx)
+    }
+
+    async fn connected(&self) -> Result<(), ReachError> {
+        Connection::connected(self).await.map_err(|error| match error {
+            ConnectError::Dial(error) => ReachError::Dial(error),
+            ConnectError::Reset(code) => ReachError::Reset(code),
+            other => ReachError::Open(io::Error::other(other)),
+        })
+    }
+
+    fn confirm(&self, result: Result<(), DialError>) {
+        Connection::confirm(self, result);
+    }
+
+    fn reset(&self, code: ResetCode) {
+        Connection::reset(self, code);
+    }
+
+    async fn lost(&self) {
+        // Nobody sends datagrams beside a stream; whoever does may. The wait for one ends with the connection.
+        while self.recv_datagram().await.is_ok() {}
+        // It has ended both ways, so this read finds the end or a reset, and does not wait.
+        let mut chunks = Vec::new();
+        let read = poll_fn(|cx| Poll::Ready(self.poll_read_batch(cx, 1, &mut chunks))).await;
+        if matches!(read, Poll::Ready(Ok(_))) {
+            pending().await
+        }
+    }
+
+    fn destination(&self) -> &Bytes {
+        Connection::destination(self)
+    }
+}
+
+impl Opener for Client {
+    type Connection = Connection;
+
+    async fn open(&self, destination: Bytes) -> io::Result<Connection> {
+        // The client would queue what is opened while no tunnel is up; a program is to be told.
+        let mut states = self.watch();
+        // An error says that the client is gone, and so does the call below.
+        let _ = states.wait_for(|state| state.tunnels_up > 0 || state.closed).await.map(drop);
+        Ok(Client::open(self, destination).await?)
+    }
+}
