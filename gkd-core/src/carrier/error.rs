@@ -1,0 +1,112 @@
+//! Why a carrier's handshake failed.
+
+use std::error::Error;
+use std::io;
+
+use gkd_proto::id::PeerId;
+
+use super::CarrierKind;
+use super::wire::TooMuch;
+use crate::identity::public_text;
+
+/// Why there is no carrier. Each names the cause and, where there is one, the mend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CarrierError {
+    /// The server has another key than the link. On TLS it proved that it has it.
+    #[error(
+        "{server} proved another key than this link names (expected {}, got {}): \
+         ask for a new link, or someone is in between",
+        public_text(expected),
+        public_text(got)
+    )]
+    WrongKey {
+        /// The server in words: "the server at 192.0.2.1:9990"; see [`CarrierError::at`].
+        server: String,
+        /// The key that the link names.
+        expected: PeerId,
+        /// The key that the server has.
+        got: PeerId,
+    },
+    /// Something answers there that is not a gkd server, or one of another version.
+    #[error("{server} does not speak gkd: check the link's host and port ({cause})")]
+    NotGkd {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// By what it was told.
+        cause: String,
+    },
+    /// Server: a TLS client that does not speak gkd inside.
+    #[error("it speaks TLS but not gkd")]
+    NotGkdClient,
+    /// The other end broke a rule of TLS, or refuses to go on.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] rustls::Error),
+    /// The other end closed the connection before its handshake was done.
+    #[error("the other end closed the connection during the handshake")]
+    Closed,
+    /// Client: the server closed the connection upon the unencrypted carrier.
+    #[error(
+        "the server closed the connection: it may not take the unencrypted carrier, \
+         which both ends must ask for by name"
+    )]
+    PlainClosed,
+    /// Server: the client asks for the unencrypted carrier.
+    #[error("it asks for the unencrypted carrier, which this server does not take")]
+    PlainNotTaken,
+    /// Server: the client does not have the key that it names.
+    #[error("its signature on the unencrypted carrier is wrong")]
+    BadSignature,
+    /// Server: the Hello is for another session or tunnel than the client signed for.
+    #[error("its hello names another session or tunnel than it signed for")]
+    OtherHello,
+    /// More was sent than a handshake takes.
+    #[error("it sent {TooMuch} before it proved a key")]
+    TooMuch,
+    /// The handshake took too long.
+    #[error("the handshake was not done in time")]
+    Deadline,
+    /// This build cannot dial that carrier.
+    #[error("the carrier {0}:// is not supported by this build yet: use a gkd:// link")]
+    NotSupported(CarrierKind),
+    /// Encrypted to nobody in particular is no encryption.
+    #[error("TLS needs the server's key: use a link, or ask for the unencrypted carrier by name")]
+    NoServerKey,
+    /// The connection below failed.
+    #[error("the connection failed during the handshake: {0}")]
+    Io(#[source] io::Error),
+}
+
+impl CarrierError {
+    /// The same error with the server called by this name, as the link has it, instead of its address.
+    #[must_use]
+    pub fn at(mut self, name: impl std::fmt::Display) -> Self {
+        if let Self::WrongKey { server, .. } | Self::NotGkd { server, .. } = &mut self {
+            *server = format!("the server at {name}");
+        }
+        self
+    }
+}
+
+impl From<rustls::Error> for CarrierError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+impl From<io::Error> for CarrierError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::Closed;
+        }
+        match error.get_ref().map(<dyn Error + Send + Sync>::is::<TooMuch>) {
+            Some(true) => Self::TooMuch,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// The server in words, by its address where it has one.
+pub(super) fn server_at(address: Option<std::net::SocketAddr>) -> String {
+    address.map_or_else(|| "the server".to_owned(), |address| format!("the server at {address}"))
+}

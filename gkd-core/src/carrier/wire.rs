@@ -1,0 +1,155 @@
+//! What a carrier's handshake runs over: a TCP connection, or any stream that the caller brings. Gives back
+//! bytes that were read ahead to tell what comes in, and bounds what is read before a key is proved.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A raw stream under a carrier.
+pub struct Wire {
+    io: Io,
+    /// Bytes that were read ahead; they come before those of `io`.
+    front: Bytes,
+    /// How many more bytes may be read while the handshake runs.
+    allowance: Option<usize>,
+}
+
+enum Io {
+    Tcp(TcpStream),
+    Brought(Box<dyn Stream>),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Wire {
+    /// A stream that the caller brings: an in-memory pipe, say. A `TcpStream` goes through `From`, so that
+    /// the kernel's view of it stays within reach.
+    pub fn brought(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self { io: Io::Brought(Box::new(io)), front: Bytes::new(), allowance: None }
+    }
+
+    /// The TCP connection, where it is one.
+    pub fn socket(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Tcp(tcp) => Some(tcp),
+            Io::Brought(_) => None,
+        }
+    }
+
+    /// The other end's address, where it has one.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.socket().and_then(|tcp| tcp.peer_addr().ok())
+    }
+
+    /// Puts back bytes that were read ahead.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        debug_assert!(self.front.is_empty(), "bytes are put back once");
+        self.front = bytes;
+    }
+
+    /// From here on no more than `most` bytes are read; `None` lifts the bound.
+    pub(super) fn allow(&mut self, most: Option<usize>) {
+        self.allowance = most;
+    }
+}
+
+impl From<TcpStream> for Wire {
+    fn from(tcp: TcpStream) -> Self {
+        Self { io: Io::Tcp(tcp), front: Bytes::new(), allowance: None }
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer_addr() {
+            Some(address) => write!(f, "Wire({address})"),
+            None => f.write_str("Wire"),
+        }
+    }
+}
+
+macro_rules! with_io {
+    ($self:ident, $io:ident => $call:expr) => {
+        match &mut $self.get_mut().io {
+            Io::Tcp(tcp) => {
+                let $io = Pin::new(tcp);
+                $call
+            }
+            Io::Brought(brought) => {
+                let $io = Pin::new(brought);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.front.is_empty() {
+            let len = buf.remaining().min(self.front.len());
+            buf.put_slice(&self.front[..len]);
+            self.front.advance(len);
+            return Poll::Ready(Ok(()));
+        }
+        let Some(allowance) = self.allowance else {
+            return with_io!(self, io => io.poll_read(cx, buf));
+        };
+        if allowance == 0 {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TooMuch)));
+        }
+        let most = allowance.min(buf.remaining());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        let wire = self.as_mut();
+        ready!(with_io!(wire, io => io.poll_read(cx, &mut part)))?;
+        let len = part.filled().len();
+        buf.advance(len);
+        self.allowance = Some(allowance - len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        with_io!(self, io => io.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        with_io!(self, io => io.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Tcp(tcp) => tcp.is_write_vectored(),
+            Io::Brought(brought) => brought.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with_io!(self, io => io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with_io!(self, io => io.poll_shutdown(cx))
+    }
+}
+
+/// The other end says more than a handshake takes. A type of its own so that it is found again behind the
+/// `io::Error`s of other libraries.
+#[derive(Debug, thiserror::Error)]
+#[error("more bytes than a handshake takes")]
+pub(super) struct TooMuch;

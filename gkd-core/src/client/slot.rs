@@ -1,0 +1,109 @@
+//! One place for a tunnel: dials it, runs it, and when it ends dials it again, for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gkd_proto::handshake::RejectCode;
+use gkd_proto::session::DropReason;
+
+use super::dial::Up;
+use super::{ClientEvent, Inner, Path, TunnelDialError};
+use crate::backoff::Backoff;
+use crate::identity::new_seed;
+use crate::manager::TunnelManager;
+use crate::tunnel::{self, EndCause};
+
+/// The place of one tunnel.
+pub(super) struct Slot {
+    pub(super) inner: Arc<Inner>,
+    pub(super) path: Arc<Path>,
+    /// Which of the path's tunnels.
+    pub(super) index: usize,
+}
+
+impl Slot {
+    /// Keeps the tunnel up until the client has stopped.
+    pub(super) async fn keep(self) {
+        let mut backoff = Backoff::new(new_seed());
+        let mut first = true;
+        // Each round dials or waits, so this never spins: a dial that was good resets the wait only when
+        // something arrived on its tunnel.
+        while let Some(manager) = self.inner.current() {
+            let dialled = tokio::select! {
+                dialled = self.inner.dialler.dial(&manager, &self.path, self.index) => dialled,
+                () = self.inner.stop.cancelled() => break,
+            };
+            let wait = match dialled {
+                Ok(up) => {
+                    self.run(up, &mut backoff).await;
+                    backoff.next()
+                }
+                Err(error) => self.failed(&manager, error, &mut backoff, first),
+            };
+            first = false;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.inner.dial_now.notified() => {}
+                () = self.inner.stop.cancelled() => break,
+            }
+        }
+    }
+
+    async fn run(&self, up: Up, backoff: &mut Backoff) {
+        let (path, tunnel, manager) = (self.path.clone(), up.guard.handle.id, up.guard.manager.clone());
+        tracing::debug!(%path, %tunnel, "a tunnel is up");
+        let _counted = self.inner.count_up();
+        self.inner.tell(ClientEvent::TunnelUp { path: path.clone(), tunnel });
+        // In a task of its own: a panic in it ends this tunnel, and this place dials another.
+        let end = self.inner.runtime.spawn(tunnel::run(up.guard, up.carrier, up.front)).await;
+        let cause = match end {
+            Ok(end) => {
+                let by_session = matches!(end.cause, EndCause::Dropped(DropReason::SessionEnded));
+                if end.received > 0 && !by_session {
+                    backoff.reset();
+                }
+                if matches!(end.cause, EndCause::Io(_)) {
+                    // Whatever broke it may have cut the others: a ping will tell.
+                    manager.with(|state, now| state.session.probe(now));
+                }
+                end.cause.to_string()
+            }
+            Err(_) => "a fault of this program, please report it".to_owned(),
+        };
+        tracing::debug!(%path, %tunnel, %cause, "a tunnel ended");
+        self.inner.tell(ClientEvent::TunnelDown { path, tunnel, cause });
+    }
+
+    /// What a failed dial means for the session; how long to wait.
+    fn failed(
+        &self,
+        manager: &Arc<TunnelManager>,
+        error: TunnelDialError,
+        backoff: &mut Backoff,
+        first: bool,
+    ) -> Duration {
+        if error.is_lost() {
+            if manager.tunnels_up() == 0 {
+                manager.lose();
+                if self.inner.renew(manager) {
+                    return Duration::ZERO;
+                }
+            } else {
+                // An old tunnel may only seem to be up: its answer, or its silence, will tell.
+                manager.with(|state, now| state.session.probe(now));
+            }
+        }
+        let refused = matches!(
+            &error, TunnelDialError::Rejected { reject, .. } if reject.code == RejectCode::UnknownUser
+        );
+        let again = if refused { backoff.slow_down() } else { backoff.next() };
+        let error = Arc::new(error);
+        tracing::debug!(path = %self.path, %error, ?again, "a tunnel did not come up");
+        self.inner.update(|state| {
+            state.failed_first += usize::from(first);
+            state.failure = Some(error.clone());
+        });
+        self.inner.tell(ClientEvent::DialFailed { path: self.path.clone(), error, again });
+        again
+    }
+}

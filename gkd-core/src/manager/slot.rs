@@ -1,0 +1,67 @@
+//! What is known of one connection beside its session: who waits for it, and how it ended.
+
+use std::task::Waker;
+
+use gkd_proto::packet::{DialError, ResetCode};
+
+/// One connection that has a handle, or waits to be accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    /// Waits for bytes, or for the end of them.
+    pub(crate) reader: Option<Waker>,
+    /// Waits for room, or for the acknowledgement of a finished direction.
+    pub(crate) writer: Option<Waker>,
+    /// Waits for a datagram.
+    pub(crate) datagram: Option<Waker>,
+    /// Waits for the far end's answer.
+    pub(crate) answer_waker: Option<Waker>,
+    /// Waits for a reset.
+    pub(crate) reset_waker: Option<Waker>,
+    /// The far end's answer.
+    pub(crate) answer: Option<Result<(), DialError>>,
+    /// It was reset; the session does not know it any more.
+    pub(crate) reset: Option<ResetCode>,
+    /// The session ended; what arrived whole can still be read.
+    pub(crate) ended: bool,
+    /// This end's direction was finished.
+    pub(crate) finished: bool,
+    /// … and the other end holds all of it.
+    pub(crate) acknowledged: bool,
+    /// The reader saw the end.
+    pub(crate) read_end: bool,
+    /// The program at this end took or gave bytes.
+    pub(crate) used: bool,
+    /// The dial was answered.
+    pub(crate) confirmed: bool,
+    /// It waits to be accepted.
+    pub(crate) waiting: bool,
+}
+
+impl Slot {
+    /// Both directions came to a good end; what becomes of the session is of no matter to it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.read_end && self.acknowledged
+    }
+
+    /// Why nothing can be written any more, once that is so.
+    pub(crate) fn cut_off(&self) -> Option<ResetCode> {
+        self.reset.or(self.ended.then_some(ResetCode::SESSION))
+    }
+
+    /// Wakes everybody: there is nothing more to wait for.
+    pub(crate) fn wake_all(&mut self, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.reader.take());
+        wakers.extend(self.writer.take());
+        wakers.extend(self.datagram.take());
+        wakers.extend(self.answer_waker.take());
+        wakers.extend(self.reset_waker.take());
+    }
+}
+
+/// Puts a waker in its place; the one that stood there goes to `replaced`, to be dropped behind the lock.
+pub(crate) fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Vec<Waker>) {
+    match place {
+        Some(standing) if standing.will_wake(waker) => {}
+        _ => replaced.extend(place.replace(waker.clone())),
+    }
+}

@@ -1,0 +1,153 @@
+//! One connection that came in: recognise it, prove keys, hear its Hello, let it into its session or not, and
+//! run its tunnel. Until the Welcome it is half-open: bounded in time and in number.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use gkd_proto::handshake::{Hello, Reject, RejectCode, VERSION};
+use gkd_proto::id::{PeerId, Side};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::half_open::Place;
+use super::{Inner, Stage};
+use crate::carrier::{Carrier, Incoming};
+use crate::handshake::{read_hello, say_reject, say_welcome};
+use crate::manager::{Phase, TunnelGuard, TunnelManager};
+use crate::registry::SessionLimits;
+use crate::session::SessionHandle;
+use crate::tunnel;
+
+/// Serves one connection to its end.
+pub(super) async fn serve(inner: Arc<Inner>, tcp: TcpStream, address: SocketAddr, mut place: Place) {
+    let deadline = Instant::now() + inner.handshake;
+    let handshake = tokio::time::timeout_at(deadline, shake_hands(&inner, tcp, address, deadline));
+    let up = tokio::select! {
+        up = handshake => up.ok().flatten(),
+        () = place.evicted() => {
+            tracing::debug!(%address, "a half-open connection gave way to another");
+            None
+        }
+    };
+    drop(place);
+    if let Some((guard, carrier, front)) = up {
+        let (id, session) = (guard.handle.id, guard.manager.id);
+        tracing::debug!(%address, ?session, tunnel = %id, "a tunnel is up");
+        let end = tunnel::run(guard, carrier, front).await;
+        tracing::debug!(%address, ?session, tunnel = %id, cause = %end.cause, "a tunnel ended");
+    }
+}
+
+/// Until the Welcome is written. None when the connection is to be closed.
+async fn shake_hands(
+    inner: &Arc<Inner>,
+    tcp: TcpStream,
+    address: SocketAddr,
+    deadline: Instant,
+) -> Option<(TunnelGuard, Carrier, BytesMut)> {
+    if let Err(error) = inner.options.apply(&tcp) {
+        tracing::warn!(%error, "the tunnel goes on with the system's congestion control");
+    }
+    let mut carrier = match inner.acceptor.accept(tcp, deadline).await {
+        Ok(Incoming::Gkd(carrier)) => carrier,
+        Ok(Incoming::Foreign(_)) => {
+            tracing::debug!(%address, "closed: it does not speak gkd");
+            return None;
+        }
+        Err(error) => {
+            tracing::debug!(%address, %error, "closed");
+            return None;
+        }
+    };
+    let (hello, front) = match read_hello(&mut carrier).await {
+        Ok(read) => read,
+        Err(error) => {
+            tracing::debug!(%address, %error, "closed");
+            return None;
+        }
+    };
+    match admit(inner, &carrier, &hello, address) {
+        Ok((guard, welcome)) => match say_welcome(&mut carrier, &welcome).await {
+            Ok(()) => Some((guard, carrier, front)),
+            Err(error) => {
+                tracing::debug!(%address, %error, "closed");
+                None
+            }
+        },
+        Err(reject) => {
+            tracing::debug!(%address, peer = ?carrier.peer(), %reject, "rejected");
+            // The client may be gone; it dials again either way.
+            say_reject(&mut carrier, &reject).await.ok();
+            None
+        }
+    }
+}
+
+/// Decides whether the tunnel gets in. The user comes first, so that a stranger learns nothing of sessions.
+fn admit(
+    inner: &Arc<Inner>,
+    carrier: &Carrier,
+    hello: &Hello,
+    address: SocketAddr,
+) -> Result<(TunnelGuard, gkd_proto::handshake::Welcome), Reject> {
+    let peer = carrier.peer();
+    let admission = (inner.authorise)(&peer)?;
+    if hello.version != VERSION {
+        return Err(Reject::new(RejectCode::Version));
+    }
+    if let Err(error) = carrier.check_hello(hello) {
+        return Err(Reject { code: RejectCode::Protocol, reason: error.to_string() });
+    }
+    let going_down = Reject::new(RejectCode::GoingDown);
+    let must_exist = match inner.stage() {
+        Stage::Open => hello.exists,
+        // Live connections may need their tunnels back.
+        Stage::Draining if hello.exists => true,
+        Stage::Draining | Stage::Closed => return Err(going_down),
+    };
+    let limits = SessionLimits {
+        most: inner.max_sessions,
+        most_of_peer: admission.max_sessions.unwrap_or(inner.max_sessions_per_peer),
+    };
+    let config = admission.session.unwrap_or_else(|| inner.config.clone());
+    // An ended session may still stand under its name for a moment; the second try makes its own.
+    for _ in 0..2 {
+        let entered = inner.registry.enter(peer, hello.session, must_exist, limits, || {
+            let (accepted, runtime) = (inner.accepted.clone(), inner.runtime.clone());
+            let (side, id) = (Side::Server, hello.session);
+            TunnelManager::spawn(config.clone(), side, id, peer, accepted, runtime)
+        })?;
+        let manager = entered.manager;
+        if entered.new {
+            begin(inner, &manager, address, peer);
+        }
+        match manager.add_accepted(hello, inner.boot, !entered.new, Some(address)) {
+            Ok((welcome, handle)) => return Ok((manager.guard(handle), welcome)),
+            Err(_) if manager.ended().is_some() => inner.registry.remove(&manager),
+            Err(reject) => {
+                if entered.new {
+                    // Nobody will ever come to it.
+                    manager.close(gkd_proto::packet::CloseCode::PROTOCOL, "");
+                }
+                return Err(reject);
+            }
+        }
+    }
+    Err(Reject::new(RejectCode::NoSuchSession))
+}
+
+/// Sees to a new session until it has ended.
+fn begin(inner: &Arc<Inner>, manager: &Arc<TunnelManager>, address: SocketAddr, peer: PeerId) {
+    tracing::debug!(%address, ?peer, session = ?manager.id, "a session began");
+    // A shutdown may have listed the sessions just before this one stood among them.
+    if inner.stage() != Stage::Open {
+        manager.drain(gkd_proto::packet::CloseCode::GOING_DOWN.0);
+    }
+    (inner.on_session)(SessionHandle::new(manager.clone()), address);
+    let (inner, manager) = (inner.clone(), manager.clone());
+    inner.clone().runtime.spawn(async move {
+        manager.reached(Phase::Ended).await;
+        inner.registry.remove(&manager);
+    });
+}

@@ -1,0 +1,124 @@
+//! Congestion control of tunnels: the best that the kernel permits, its own choice, or one by name.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use socket2::SockRef;
+
+/// Which congestion control the tunnels use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// `bbr` where the kernel permits it, else the system's own.
+    #[default]
+    Auto,
+    /// The system's own.
+    System,
+    /// This one; that it is not to be had is an error.
+    Name(String),
+}
+
+/// What `Auto` tries: it keeps a line with random loss full, which is what tunnels are for.
+const PREFERRED: &str = "bbr";
+
+/// The longest name, one less than the kernel's `TCP_CA_NAME_MAX` with its final zero.
+const NAME_MAX: usize = 15;
+
+/// A congestion control that is not to be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CongestionError {
+    /// Not even a name.
+    #[error("{0:?} is no congestion control: write auto, system, or a name such as bbr or cubic")]
+    NotAName(String),
+    /// The kernel refused it.
+    #[error(
+        "the congestion control {name} is not to be had ({cause}): the kernel offers {available}, \
+         of which users without privilege may take {allowed}"
+    )]
+    Unavailable {
+        /// The name that was asked for.
+        name: String,
+        /// What the kernel said.
+        cause: String,
+        /// What `tcp_available_congestion_control` lists.
+        available: String,
+        /// What `tcp_allowed_congestion_control` lists.
+        allowed: String,
+    },
+}
+
+impl Congestion {
+    /// Whether this one is to be had, tried on a socket of its own: for telling at the start, before the first
+    /// tunnel.
+    ///
+    /// # Errors
+    /// A name that the kernel refuses, with what it offers.
+    pub fn check(&self) -> Result<(), CongestionError> {
+        let Self::Name(name) = self else { return Ok(()) };
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .map_err(|error| unavailable(name, &error))?;
+        self.set(&SockRef::from(&socket))
+    }
+
+    pub(super) fn set(&self, socket: &SockRef<'_>) -> Result<(), CongestionError> {
+        match self {
+            Self::System => Ok(()),
+            Self::Auto => {
+                super::soft("TCP_CONGESTION", set(socket, PREFERRED));
+                Ok(())
+            }
+            Self::Name(name) => set(socket, name).map_err(|error| unavailable(name, &error)),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn set(socket: &SockRef<'_>, name: &str) -> io::Result<()> {
+    socket.set_tcp_congestion(name.as_bytes())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set(_: &SockRef<'_>, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn unavailable(name: &str, error: &io::Error) -> CongestionError {
+    let list = |which: &str| {
+        std::fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{which}_congestion_control"))
+            .map(|list| list.split_whitespace().collect::<Vec<_>>().join(", "))
+            .unwrap_or_else(|_| "what it does not tell".to_owned())
+    };
+    CongestionError::Unavailable {
+        name: name.to_owned(),
+        cause: error.to_string(),
+        available: list("available"),
+        allowed: list("allowed"),
+    }
+}
+
+impl FromStr for Congestion {
+    type Err = CongestionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        match text {
+            "auto" => Ok(Self::Auto),
+            "system" => Ok(Self::System),
+            name if !name.is_empty() && name.len() <= NAME_MAX && name.chars().all(known) => {
+                Ok(Self::Name(name.to_owned()))
+            }
+            other => Err(CongestionError::NotAName(other.chars().take(40).collect())),
+        }
+    }
+}
+
+impl fmt::Display for Congestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::System => "system",
+            Self::Name(name) => name,
+        })
+    }
+}

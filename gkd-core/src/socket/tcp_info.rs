@@ -1,0 +1,166 @@
+//! `TCP_INFO`, which no safe crate reads: one `getsockopt`, and the reading of its fields. Linux only, and
+//! the only file of the library that holds `unsafe`.
+
+use std::mem::{offset_of, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use gkd_proto::PathSample;
+
+/// `struct tcp_info` of `linux/tcp.h` up to `tcpi_bytes_retrans` (Linux 4.19). The kernel only ever appends to
+/// it and says how much it filled in; the C library's headers are often older than the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct TcpInfo {
+    state: u8,
+    ca_state: u8,
+    retransmits: u8,
+    probes: u8,
+    backoff: u8,
+    options: u8,
+    window_scales: u8,
+    flags: u8,
+    rto: u32,
+    ato: u32,
+    snd_mss: u32,
+    rcv_mss: u32,
+    unacked: u32,
+    sacked: u32,
+    lost: u32,
+    retrans: u32,
+    fackets: u32,
+    last_data_sent: u32,
+    last_ack_sent: u32,
+    last_data_recv: u32,
+    last_ack_recv: u32,
+    pmtu: u32,
+    rcv_ssthresh: u32,
+    rtt: u32,
+    rttvar: u32,
+    snd_ssthresh: u32,
+    snd_cwnd: u32,
+    advmss: u32,
+    reordering: u32,
+    rcv_rtt: u32,
+    rcv_space: u32,
+    total_retrans: u32,
+    pacing_rate: u64,
+    max_pacing_rate: u64,
+    bytes_acked: u64,
+    bytes_received: u64,
+    segs_out: u32,
+    segs_in: u32,
+    notsent_bytes: u32,
+    min_rtt: u32,
+    data_segs_in: u32,
+    data_segs_out: u32,
+    delivery_rate: u64,
+    busy_time: u64,
+    rwnd_limited: u64,
+    sndbuf_limited: u64,
+    delivered: u32,
+    delivered_ce: u32,
+    bytes_sent: u64,
+    bytes_retrans: u64,
+}
+
+/// `TCP_CA_Recovery` of `linux/tcp.h`; above it is only `TCP_CA_Loss`.
+const CA_RECOVERY: u8 = 3;
+
+/// What the kernel thinks of the connection; empty for a socket that is not TCP.
+pub(super) fn sample(socket: BorrowedFd<'_>) -> PathSample {
+    read(socket).map(|(info, len)| info.sample(len)).unwrap_or_default()
+}
+
+/// The structure, and how many of its bytes the kernel filled in; the rest is zero.
+fn read(socket: BorrowedFd<'_>) -> Option<(TcpInfo, usize)> {
+    let mut info = TcpInfo::default();
+    let mut len = size_of::<TcpInfo>() as libc::socklen_t;
+    // SAFETY: `socket` is open while it is borrowed. `info` is `len` bytes of writable memory for the length of
+    // the call, of which the kernel writes at most `len`, and every bit pattern is a valid `TcpInfo`: its fields
+    // are integers, and it has no padding that anything reads. `len` is a valid `socklen_t` to write to.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    (failed == 0).then_some((info, len as usize))
+}
+
+impl TcpInfo {
+    /// The part that a session asks for; `len` bytes of the structure are known.
+    fn sample(&self, len: usize) -> PathSample {
+        let known = |end_of_field: usize| end_of_field <= len;
+        let unsent = known(offset_of!(Self, min_rtt)).then_some(u64::from(self.notsent_bytes));
+        let rate = known(offset_of!(Self, busy_time)).then_some(self.delivery_rate);
+        let unacknowledged = if known(size_of::<Self>()) {
+            // `bytes_acked` counts SYN and FIN too, hence saturating.
+            self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_sub(self.bytes_acked)
+        } else {
+            u64::from(self.unacked) * u64::from(self.snd_mss)
+        };
+        PathSample {
+            // Zero is the kernel's way to say that nothing was measured yet.
+            round_trip: (self.rtt > 0).then(|| Duration::from_micros(self.rtt.into())),
+            rate: rate.filter(|rate| *rate > 0),
+            unsent,
+            unacknowledged: known(offset_of!(Self, sacked)).then_some(unacknowledged),
+            recovering: self.ca_state >= CA_RECOVERY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_that_of_the_kernels_header() {
+        assert_eq!(offset_of!(TcpInfo, rtt), 68);
+        assert_eq!(offset_of!(TcpInfo, pacing_rate), 104);
+        assert_eq!(offset_of!(TcpInfo, notsent_bytes), 144);
+        assert_eq!(offset_of!(TcpInfo, delivery_rate), 160);
+        assert_eq!(offset_of!(TcpInfo, bytes_sent), 200);
+        assert_eq!(size_of::<TcpInfo>(), 216);
+    }
+
+    #[test]
+    fn an_old_kernel_tells_what_it_knows() {
+        let info = TcpInfo {
+            rtt: 1500,
+            unacked: 3,
+            snd_mss: 1448,
+            notsent_bytes: 7,
+            delivery_rate: 9,
+            bytes_sent: 5000,
+            bytes_retrans: 1000,
+            bytes_acked: 3001,
+            ca_state: 4,
+            ..TcpInfo::default()
+        };
+        let new = info.sample(size_of::<TcpInfo>());
+        assert_eq!(
+            new,
+            PathSample {
+                round_trip: Some(Duration::from_micros(1500)),
+                rate: Some(9),
+                unsent: Some(7),
+                unacknowledged: Some(999),
+                recovering: true,
+            }
+        );
+        let old = info.sample(104);
+        assert_eq!((old.rate, old.unsent, old.unacknowledged), (None, None, Some(3 * 1448)));
+        assert_eq!(TcpInfo::default().sample(0), PathSample::default());
+    }
+
+    #[test]
+    fn a_socket_that_is_not_tcp_tells_nothing() {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(sample(std::os::fd::AsFd::as_fd(&udp)), PathSample::default());
+    }
+}

@@ -1,0 +1,447 @@
+//! One tunnel at work: a reader and a writer over one carrier, in one task.
+//!
+//! The task is a poll loop. Each turn it reads what has come, a bounded number of reads, and hands it to the
+//! session; then it asks the session for what to send, as much as the socket takes now, and writes it with
+//! vectored writes. Data is bound to a tunnel only when its socket has room. What a batch leaves unwritten
+//! stays in it; nothing is lost when a write is not ready.
+//!
+//! While bytes move, the kernel is asked every 20 ms how the path does. An idle tunnel holds no buffer and
+//! runs no timer.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, BytesMut};
+use gkd_proto::Transmit;
+use gkd_proto::error::{Scope, TunnelError};
+use gkd_proto::packet::CloseCode;
+use gkd_proto::session::DropReason;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+
+use crate::carrier::Carrier;
+use crate::manager::{TunnelGuard, TunnelHandle, TunnelManager};
+
+/// The smallest and the largest read. Small ones keep an idle tunnel cheap, large ones save system calls and
+/// locks on a busy one.
+const READ: std::ops::RangeInclusive<usize> = 4 * 1024..=256 * 1024;
+
+/// The least and the most that is asked of the session at a time.
+const ROOM: std::ops::RangeInclusive<usize> = 16 * 1024..=256 * 1024;
+
+/// What is asked for while the tunnel's rate is not known.
+const FIRST_ROOM: usize = 64 * 1024;
+
+/// How much of a tunnel's time one batch may fill: what a keystroke may have to wait behind.
+const ROOM_TIME: Duration = Duration::from_millis(4);
+
+/// Slices of one vectored write. More do not make it cheaper, and `UIO_MAXIOV` is 1024.
+const SLICES: usize = 64;
+
+/// Reads and batches in one direction before the other has its turn.
+const STEPS: usize = 4;
+
+/// Turns before other tasks have theirs.
+const TURNS: usize = 4;
+
+/// What is said and heard without waiting when the runtime goes down: so many batches fill any socket's buffer.
+const BATCHES: usize = 64;
+
+/// How long a tunnel that cannot write any more may take to read what came before.
+const READ_REST: Duration = Duration::from_millis(50);
+
+/// How often the kernel is asked how the path does, and an unused buffer is noticed.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long the end of a tunnel may take that has something left to say.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a tunnel ended.
+#[derive(Debug)]
+pub(crate) struct TunnelEnd {
+    /// Why.
+    pub(crate) cause: EndCause,
+    /// Bytes that arrived on it behind the handshake.
+    pub(crate) received: u64,
+}
+
+/// Why a tunnel ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EndCause {
+    #[error("the other end closed it")]
+    Eof,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Protocol(#[from] TunnelError),
+    #[error("{}", drop_reason(*.0))]
+    Dropped(DropReason),
+}
+
+fn drop_reason(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Silent => "it was silent for too long",
+        DropReason::Named => "the other end counts it as dead",
+        DropReason::Settled => "it was retired",
+        DropReason::SessionEnded => "the session ended",
+        _ => "the session dropped it",
+    }
+}
+
+/// Runs a tunnel that is up until it ends. `front` holds bytes that were read behind the handshake.
+///
+/// Dropping the future closes the carrier; the guard tells the session in any case.
+pub(crate) async fn run(guard: TunnelGuard, carrier: Carrier, front: BytesMut) -> TunnelEnd {
+    let mut tunnel = Tunnel::new(&guard, carrier, front);
+    let cause = poll_fn(|cx| tunnel.poll(cx)).await;
+    tunnel.over = true;
+    if matches!(cause, EndCause::Io(_)) {
+        // The other end's last words may stand in the socket of which a write told that it is broken.
+        tokio::time::timeout(READ_REST, poll_fn(|cx| tunnel.poll_rest(cx))).await.ok();
+    }
+    let received = tunnel.received;
+    if matches!(cause, EndCause::Dropped(DropReason::Settled | DropReason::SessionEnded)) {
+        tokio::time::timeout(LINGER, tunnel.finish()).await.ok();
+    }
+    TunnelEnd { cause, received }
+}
+
+struct Tunnel {
+    manager: Arc<TunnelManager>,
+    handle: Arc<TunnelHandle>,
+    carrier: Carrier,
+    /// What was read and holds no whole packet yet.
+    buf: BytesMut,
+    /// The next read asks for so much.
+    want: usize,
+    /// Bytes arrived in `buf` that the session was not told of.
+    unread: bool,
+    /// Nothing more is read: the session ended on what came.
+    deaf: bool,
+    received: u64,
+    /// The batch that is being written.
+    out: Transmit,
+    /// Bytes may stand in the carrier's own buffer.
+    flush: bool,
+    room: usize,
+    /// Set while bytes move.
+    tick: Option<Pin<Box<Sleep>>>,
+    /// Bytes moved since the last tick.
+    moved: bool,
+    /// What `TCP_NOTSENT_LOWAT` was last set to.
+    low_water: usize,
+    /// Its end was told, or is none that anything can be said about.
+    over: bool,
+}
+
+impl Tunnel {
+    fn new(guard: &TunnelGuard, carrier: Carrier, front: BytesMut) -> Self {
+        Self {
+            manager: guard.manager.clone(),
+            handle: guard.handle.clone(),
+            carrier,
+            unread: !front.is_empty(),
+            buf: front,
+            want: *READ.start(),
+            deaf: false,
+            received: 0,
+            out: Transmit::new(),
+            flush: false,
+            room: FIRST_ROOM,
+            tick: None,
+            moved: false,
+            low_water: 0,
+            over: false,
+        }
+    }
+
+    /// Works in both directions until neither can go on.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndCause> {
+        self.handle.stop.register(cx.waker());
+        // While it works it needs no call: it asks the session before it rests.
+        self.handle.ready.take();
+        for _ in 0..TURNS {
+            if let Some(reason) = self.handle.dropped() {
+                return Poll::Ready(EndCause::Dropped(reason));
+            }
+            let moved = match self.poll_read_turn(cx).and_then(|read| Ok(self.poll_write_turn(cx)? | read)) {
+                Ok(moved) => moved,
+                Err(cause) => return Poll::Ready(cause),
+            };
+            self.moved |= moved;
+            self.poll_tick(cx);
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads a few times; whether anything came. The session is told once per read.
+    fn poll_read_turn(&mut self, cx: &mut Context<'_>) -> Result<bool, EndCause> {
+        let mut came = false;
+        if std::mem::take(&mut self.unread) {
+            self.give()?;
+            came = true;
+        }
+        for _ in 0..STEPS {
+            if self.deaf {
+                break;
+            }
+            match self.poll_read(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Err(EndCause::Eof),
+                Poll::Ready(Ok(count)) => {
+                    came = true;
+                    self.received += count as u64;
+                    self.give()?;
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+            }
+        }
+        Ok(came)
+    }
+
+    /// Reads to the end, or to the error.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_read_turn(cx) {
+            Ok(true) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(false) if !self.deaf => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let carrier = Pin::new(&mut self.carrier);
+        if self.buf.capacity() == 0 && self.want == *READ.start() {
+            // Idle: waits on the stack's memory and takes a buffer when something comes.
+            let mut first = [std::mem::MaybeUninit::uninit(); *READ.start()];
+            let mut first = ReadBuf::uninit(&mut first);
+            ready!(carrier.poll_read(cx, &mut first))?;
+            self.buf.extend_from_slice(first.filled());
+            self.size_next_read(first.filled().len());
+            return Poll::Ready(Ok(first.filled().len()));
+        }
+        if self.buf.capacity() - self.buf.len() < self.want / 2 {
+            self.buf.reserve(self.want);
+        }
+        let mut limited = (&mut self.buf).limit(self.want);
+        let count = ready!(poll_read_buf(carrier, cx, &mut limited))?;
+        self.size_next_read(count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// A read that came full asks for twice as much next time, one that stayed below a quarter for half.
+    fn size_next_read(&mut self, count: usize) {
+        if count >= self.want {
+            self.want = (self.want * 2).min(*READ.end());
+        } else if count < self.want / 4 {
+            self.want = (self.want / 2).max(*READ.start());
+        }
+    }
+
+    /// Hands what was read to the session.
+    fn give(&mut self) -> Result<(), EndCause> {
+        let (tunnel, buf) = (self.handle.id, &mut self.buf);
+        let (result, ended) = self.manager.with(|state, now| {
+            let result = state.receive(now, tunnel, buf);
+            (result, state.ended().is_some())
+        });
+        match result {
+            Ok(()) => Ok(()),
+            // The session tells the other end on this tunnel, then drops it; the driver bounds the time.
+            Err(error) if ended || error.scope() == Scope::Session => {
+                tracing::debug!(%tunnel, %error, "nothing more is read from this tunnel");
+                self.deaf = true;
+                self.buf = BytesMut::new();
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes while the carrier takes it and the session has something; whether anything was written.
+    fn poll_write_turn(&mut self, cx: &mut Context<'_>) -> Result<bool, EndCause> {
+        let mut wrote = false;
+        for _ in 0..STEPS {
+            if !self.out.has_remaining() {
+                // What stands in the carrier's buffer goes first: data is bound to a tunnel as late as can be.
+                if self.flush && self.poll_flush(cx)?.is_pending() {
+                    break;
+                }
+                let (tunnel, room, out) = (self.handle.id, self.room, &mut self.out);
+                let handle = &self.handle;
+                self.manager.with(|state, now| {
+                    state.session.poll_transmit(now, tunnel, room, out);
+                    if !out.has_remaining() {
+                        // Under the lock: what the session gets to send from now on wakes this task.
+                        handle.ready.register(cx.waker());
+                    }
+                });
+                if !self.out.has_remaining() {
+                    break;
+                }
+            }
+            if self.poll_write_out(cx, &mut wrote)?.is_pending() {
+                break;
+            }
+        }
+        Ok(wrote)
+    }
+
+    /// Writes the batch to its end.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>, wrote: &mut bool) -> io::Result<Poll<()>> {
+        while self.out.has_remaining() {
+            let carrier = Pin::new(&mut self.carrier);
+            let result = if carrier.is_write_vectored() {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let count = self.out.chunks_vectored(&mut slices);
+                carrier.poll_write_vectored(cx, &slices[..count])
+            } else {
+                carrier.poll_write(cx, self.out.chunk())
+            };
+            match result? {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => {
+                    self.out.advance(count);
+                    (self.flush, *wrote) = (true, true);
+                }
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        let flushed = Pin::new(&mut self.carrier).poll_flush(cx)?;
+        self.flush = flushed.is_pending();
+        Ok(flushed)
+    }
+
+    /// While bytes move: asks the kernel every 20 ms. When none did: lets the buffers and the timer go.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) {
+        if self.tick.is_none() && self.moved {
+            self.tick = Some(Box::pin(tokio::time::sleep(TICK)));
+            self.sample();
+            self.moved = false;
+        }
+        let Some(tick) = &mut self.tick else { return };
+        if tick.as_mut().poll(cx).is_pending() {
+            return;
+        }
+        if self.moved {
+            self.moved = false;
+            tick.as_mut().reset(Instant::now() + TICK);
+            // Registers the waker; a tick that is due already comes with the next turn.
+            let _ = tick.as_mut().poll(cx);
+            self.sample();
+        } else {
+            self.tick = None;
+            self.want = *READ.start();
+            if self.buf.is_empty() {
+                self.buf = BytesMut::new();
+            }
+        }
+    }
+
+    fn sample(&mut self) {
+        if self.carrier.socket().is_none() {
+            return;
+        }
+        let sample = self.carrier.sample();
+        self.manager.with(|state, now| state.session.handle_path(now, self.handle.id, sample));
+        if let Some(rate) = sample.rate {
+            let room = u128::from(rate) * ROOM_TIME.as_micros() / 1_000_000;
+            self.room = usize::try_from(room).unwrap_or(usize::MAX).clamp(*ROOM.start(), *ROOM.end());
+            self.set_low_water();
+        }
+    }
+
+    /// Lets the socket hold as much unsent as one batch fills, so that tunnels which pull share by their true
+    /// rate. Only when it changed by a quarter: it is a system call.
+    fn set_low_water(&mut self) {
+        if self.room.abs_diff(self.low_water) * 4 <= self.low_water {
+            return;
+        }
+        self.low_water = self.room;
+        #[cfg(target_os = "linux")]
+        if let (Some(tcp), Ok(bytes)) = (self.carrier.socket(), u32::try_from(self.room)) {
+            socket2::SockRef::from(tcp).set_tcp_notsent_lowat(bytes).ok();
+        }
+    }
+
+    /// The runtime goes down with the tunnel at work: a program has ended. What its connections accepted, and
+    /// that they ended, goes out as far as the socket takes it without waiting; on the last tunnel also that
+    /// the session ends.
+    fn last_words(&mut self) {
+        self.speak();
+        if self.manager.is_last_to_go(&self.handle) {
+            self.manager.close(CloseCode::GOING_DOWN, "the program has ended");
+            self.speak();
+        }
+        if let Some(tcp) = self.carrier.socket() {
+            close_cleanly(&socket2::SockRef::from(tcp));
+        }
+    }
+
+    /// Writes what there is to write, without waiting.
+    fn speak(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..BATCHES {
+            let (tunnel, room, out) = (self.handle.id, self.room, &mut self.out);
+            self.manager.with(|state, now| state.session.poll_transmit(now, tunnel, room, out));
+            let written = self.poll_write_out(&mut cx, &mut false);
+            let flushed = self.poll_flush(&mut cx);
+            let idle = !self.flush && !self.out.has_remaining();
+            if idle || !matches!((written, flushed), (Ok(Poll::Ready(())), Ok(Poll::Ready(())))) {
+                return;
+            }
+        }
+    }
+
+    /// Says what is left to say, and waits until the other end has closed too: a socket that is closed with
+    /// unread bytes in it resets, and the reset may overtake what was said.
+    async fn finish(&mut self) -> io::Result<()> {
+        use tokio::io::AsyncReadExt;
+
+        let mut wrote = false;
+        poll_fn(|cx| match self.poll_write_out(cx, &mut wrote) {
+            Ok(polled) => polled.map(Ok),
+            Err(error) => Poll::Ready(Err(error)),
+        })
+        .await?;
+        self.carrier.shutdown().await?;
+        let mut rest = [0; 1024];
+        // Bounded by the caller's time-out.
+        while self.carrier.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if !self.over && !std::thread::panicking() {
+            self.last_words();
+        }
+    }
+}
+
+/// A socket that is closed with unread bytes in it resets, and the reset may overtake what was said.
+fn close_cleanly(socket: &socket2::Socket) {
+    socket.shutdown(std::net::Shutdown::Write).ok();
+    let mut rest = [std::mem::MaybeUninit::uninit(); 4096];
+    for _ in 0..BATCHES {
+        if !matches!(socket.recv(&mut rest), Ok(1..)) {
+            break;
+        }
+    }
+}

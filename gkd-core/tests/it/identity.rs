@@ -1,0 +1,161 @@
+//! Who may come in, and that nobody meets the sessions of another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use gkd_core::carrier::{self, CarrierError, CarrierKind, Dial};
+use gkd_core::identity::{SecretKey, new_session_id};
+use gkd_core::proto::handshake::{Hello, Parameters, Reject, RejectCode, VERSION, Welcome, decode_answer};
+use gkd_core::proto::id::{SessionId, TunnelId};
+use gkd_core::{Admission, Client, Error, Server, TunnelDialError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{connection, until, within};
+
+fn unknown() -> Reject {
+    Reject::new(RejectCode::UnknownUser)
+}
+
+/// Says Hello by hand.
+async fn hello(
+    server: &Server,
+    key: &SecretKey,
+    session: SessionId,
+    tunnel: u64,
+    exists: bool,
+) -> (Result<Welcome, Reject>, carrier::Carrier) {
+    let tcp = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+    let tunnel = TunnelId(tunnel);
+    let kind = CarrierKind::Plain;
+    let dial = Dial { kind, key, server: Some(server.key()), session, tunnel };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let mut carrier = carrier::connect(tcp, &dial, deadline).await.unwrap();
+    let mut buf = BytesMut::new();
+    let parameters = Parameters::default();
+    Hello { version: VERSION, session, tunnel, exists, parameters, dead: vec![] }.encode(&mut buf);
+    carrier.write_all(&buf).await.unwrap();
+    buf.clear();
+    let answer = within("answer", async {
+        loop {
+            if let Some(answer) = decode_answer(&mut buf).unwrap() {
+                return answer;
+            }
+            assert!(carrier.read_buf(&mut buf).await.unwrap() > 0, "closed without an answer");
+        }
+    })
+    .await;
+    (answer, carrier)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_known_is_refused_and_told_so() {
+    let user = SecretKey::generate();
+    let allowed = user.public();
+    let revoked = Arc::new(AtomicBool::new(false));
+    let is_revoked = revoked.clone();
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .authorise(move |peer| {
+            let known = *peer == allowed && !is_revoked.load(Ordering::Relaxed);
+            if known { Ok(Admission::default()) } else { Err(unknown()) }
+        })
+        .bind()
+        .await
+        .unwrap();
+    let builder = || Client::builder().address(server.local_addr().unwrap()).server_key(server.key());
+
+    let stranger = within("refusal", builder().key(SecretKey::generate()).connect()).await.unwrap_err();
+    let Error::Dial(error) = stranger else { panic!("{stranger}") };
+    assert!(error.is_final(), "{error}");
+    assert!(matches!(&*error, TunnelDialError::Rejected { reject, .. } if *reject == unknown()), "{error}");
+    assert!(error.to_string().contains("does not know this key"), "{error}");
+    // Waiting for the network is no help against a refusal.
+    assert!(within("refusal", builder().wait_for_network(true).connect()).await.is_err());
+
+    let client = builder().key(user.clone()).connect().await.unwrap();
+    drop(connection(&client, &server).await);
+    // Revoked: new tunnels get the same answer as a stranger's.
+    revoked.store(true, Ordering::Relaxed);
+    let error = within("refusal", builder().key(user).connect()).await.unwrap_err();
+    assert!(matches!(error, Error::Dial(error) if error.is_final()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_another_key_is_not_taken() {
+    let server = Server::builder().listen("127.0.0.1:0").bind().await.unwrap();
+    let builder = Client::builder().address(server.local_addr().unwrap());
+    let error =
+        within("refusal", builder.server_key(SecretKey::generate().public()).connect()).await.unwrap_err();
+    let Error::Dial(error) = error else { panic!("{error}") };
+    assert!(matches!(&*error, TunnelDialError::Carrier(CarrierError::WrongKey { .. })), "{error}");
+    assert!(error.is_final() && error.to_string().contains("ask for a new link"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_keys_with_the_same_ids_never_meet() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let (ann, bob) = (SecretKey::generate(), SecretKey::generate());
+    let session = new_session_id();
+    let (answer, _anns) = hello(&server, &ann, session, 0, false).await;
+    assert!(!answer.unwrap().known);
+    // To Bob the session of Ann does not exist, even under its right id.
+    let (answer, _) = hello(&server, &bob, session, 1, true).await;
+    assert_eq!(answer, Err(Reject::new(RejectCode::NoSuchSession)));
+    // With the same ids he gets one of his own.
+    let (answer, _bobs) = hello(&server, &bob, session, 0, false).await;
+    assert!(!answer.unwrap().known);
+    assert_eq!(server.sessions().len(), 2);
+    for key in [&ann, &bob] {
+        let sessions = server.sessions_of(&key.public());
+        assert_eq!((sessions.len(), sessions[0].tunnels_up()), (1, 1));
+    }
+    // Ann's own session knows her further tunnels.
+    let (answer, _) = hello(&server, &ann, session, 1, true).await;
+    assert!(answer.unwrap().known);
+    // A tunnel's id is good for one tunnel.
+    let (answer, _) = hello(&server, &ann, session, 1, true).await;
+    assert_eq!(answer.unwrap_err().code, RejectCode::Protocol);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_should_exist_and_does_not_is_not_made() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let (answer, _) = hello(&server, &SecretKey::generate(), new_session_id(), 3, true).await;
+    assert_eq!(answer, Err(Reject::new(RejectCode::NoSuchSession)));
+    assert!(server.sessions().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_peer_that_breaks_the_protocol_ends_only_itself() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let honest = Client::connect(server.local_addr().unwrap(), 2).await.unwrap();
+    let (here, there) = connection(&honest, &server).await;
+    let (answer, mut carrier) = hello(&server, &SecretKey::generate(), new_session_id(), 0, false).await;
+    answer.unwrap();
+    // An acknowledgement of what was never sent.
+    let ack = gkd_core::proto::packet::Ack { tunnel: TunnelId(0), count: 1 << 40, delay: 0 };
+    let mut bytes = Vec::new();
+    gkd_core::proto::packet::Packet::Ack(ack).encode(&mut bytes);
+    carrier.write_all(&bytes).await.unwrap();
+    let mut farewell = Vec::new();
+    within("its tunnel is closed", carrier.read_to_end(&mut farewell)).await.unwrap();
+    assert!(!farewell.is_empty(), "it is told why");
+    until("its session ends", || server.sessions().len() == 1).await;
+    (&here).write_all(b"unharmed").await.unwrap();
+    assert_eq!(within("read", there.read_bytes(100)).await.unwrap().unwrap(), "unharmed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_sessions_is_told() {
+    let server = Server::builder().listen("127.0.0.1:0").plain(true).max_sessions(3, 2).bind().await.unwrap();
+    let (ann, bob) = (SecretKey::generate(), SecretKey::generate());
+    let mut kept = Vec::new();
+    for (key, admitted) in [(&ann, true), (&ann, true), (&ann, false), (&bob, true), (&bob, false)] {
+        let (answer, carrier) = hello(&server, key, new_session_id(), 0, false).await;
+        assert_eq!(answer.err().map(|reject| reject.code), (!admitted).then_some(RejectCode::Busy));
+        kept.push(carrier);
+    }
+}

@@ -1,0 +1,15 @@
+//! Clients and servers against each other over loopback: what a program that uses the crate sees.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod accept;
+mod chaos;
+mod connection;
+mod echo;
+mod faults;
+mod identity;
+mod shutdown;
+mod streams;
+mod support;
+
+#[cfg(feature = "futures-io")]
+mod futures_traits;
