@@ -1,0 +1,158 @@
+//! Who may come in and what they may reach, as it stands at this moment ([`Access`]). Swapped whole when the
+//! configuration is read anew, so that nobody ever sees half of it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use gkd_core::identity::{PublicKey, public_text};
+use gkd_core::proto::handshake::{Reject, RejectCode};
+use gkd_core::proto::packet::CloseCode;
+use gkd_core::{Admission, Server, SessionHandle};
+use gkd_proxy::{Dialer, Exit, RelayConfig, Rules};
+use ipnet::IpNet;
+
+use crate::config::User;
+use crate::users::UserName;
+
+/// How often it is logged that strangers knock, at the most.
+const STRANGERS_EVERY: Duration = Duration::from_secs(10);
+
+/// Users and rules of a running server.
+pub(crate) struct Access {
+    users: RwLock<Arc<Users>>,
+    exit: RwLock<Arc<Exit>>,
+    reach: Mutex<Reach>,
+    strangers: Mutex<Strangers>,
+}
+
+type Users = HashMap<PublicKey, UserName>;
+
+/// What the rules are made of.
+struct Reach {
+    /// By flag or environment, for as long as the process runs.
+    always: Vec<IpNet>,
+    /// By the file.
+    allow: Vec<IpNet>,
+    /// Addresses at which the server is known outside, although no interface has them.
+    own: Vec<IpAddr>,
+}
+
+/// Rejected keys since the last line of the log.
+#[derive(Default)]
+struct Strangers {
+    logged: Option<Instant>,
+    kept_back: u64,
+}
+
+impl Access {
+    /// `always` is allowed whatever the file says later, `allow` until it says otherwise.
+    pub(crate) fn new(users: &[User], always: Vec<IpNet>, allow: Vec<IpNet>, own: Vec<IpAddr>) -> Self {
+        let reach = Reach { always, allow, own };
+        Self {
+            users: RwLock::new(Arc::new(by_key(users))),
+            exit: RwLock::new(reach.exit()),
+            reach: Mutex::new(reach),
+            strangers: Mutex::default(),
+        }
+    }
+
+    /// What new connections are served with.
+    pub(crate) fn exit(&self) -> Arc<Exit> {
+        self.exit.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many users there are.
+    pub(crate) fn user_count(&self) -> usize {
+        self.users().len()
+    }
+
+    /// The name of a user.
+    pub(crate) fn name(&self, key: &PublicKey) -> Option<UserName> {
+        self.users().get(key).cloned()
+    }
+
+    fn users(&self) -> Arc<Users> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Decides whether a peer comes in. Unknown and removed users get the same answer.
+    pub(crate) fn admit(&self, peer: &PublicKey) -> Result<Admission, Reject> {
+        if self.users().contains_key(peer) {
+            return Ok(Admission::default());
+        }
+        self.note_stranger(peer);
+        Err(Reject::new(RejectCode::UnknownUser))
+    }
+
+    fn note_stranger(&self, peer: &PublicKey) {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.logged.is_some_and(|logged| logged.elapsed() < STRANGERS_EVERY) {
+            strangers.kept_back += 1;
+            return;
+        }
+        let before =
+            std::mem::replace(&mut *strangers, Strangers { logged: Some(Instant::now()), kept_back: 0 });
+        drop(strangers);
+        let key = public_text(peer);
+        match before.kept_back {
+            0 => tracing::info!(key, "rejected: the key is no user's"),
+            more => tracing::info!(key, "rejected: the key is no user's ({more} such tunnels before it)"),
+        }
+    }
+
+    /// Takes users and allowed destinations of a configuration that was read anew. Sessions of users who are gone,
+    /// or have another key, end. How many.
+    pub(crate) fn replace(&self, users: &[User], allow: Vec<IpNet>, server: &Server) -> usize {
+        self.change_reach(|reach| reach.allow = allow);
+        let users = Arc::new(by_key(users));
+        let before = std::mem::replace(
+            &mut *self.users.write().unwrap_or_else(PoisonError::into_inner),
+            users.clone(),
+        );
+        let gone = before.keys().filter(|key| !users.contains_key(*key));
+        let sessions: Vec<_> = gone.flat_map(|key| server.sessions_of(key)).collect();
+        for session in &sessions {
+            session.close(CloseCode::REVOKED, "");
+        }
+        sessions.len()
+    }
+
+    /// Adds addresses at which the server itself is known.
+    pub(crate) fn add_own(&self, own: impl IntoIterator<Item = IpAddr>) {
+        self.change_reach(|reach| reach.own.extend(own));
+    }
+
+    fn change_reach(&self, change: impl FnOnce(&mut Reach)) {
+        let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut reach);
+        let exit = reach.exit();
+        *self.exit.write().unwrap_or_else(PoisonError::into_inner) = exit;
+    }
+
+    /// Logs a session that began, and waits for its end.
+    pub(crate) async fn see_to(&self, session: SessionHandle, address: SocketAddr) {
+        let Some(user) = self.name(&session.peer()) else {
+            // The user was removed between its Hello and this moment.
+            session.close(CloseCode::REVOKED, "");
+            return;
+        };
+        tracing::info!(%user, %address, "a session began");
+        match session.wait_ended().await {
+            Some(end) => tracing::info!(%user, %address, "a session ended: {end}"),
+            None => tracing::info!(%user, %address, "a session ended"),
+        }
+    }
+}
+
+impl Reach {
+    fn exit(&self) -> Arc<Exit> {
+        let rules = Rules::allow(self.always.iter().chain(&self.allow).copied());
+        Arc::new(Exit::new(Dialer::new(rules.with_own(self.own.iter().copied())), RelayConfig::default()))
+    }
+}
+
+fn by_key(users: &[User]) -> Users {
+    users.iter().map(|user| (user.key, user.name.clone())).collect()
+}

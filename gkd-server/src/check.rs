@@ -1,0 +1,33 @@
+//! `gkd-server check`: is the configuration right? Reads what `run` would read, and opens nothing.
+
+use crate::config::Config;
+use crate::dir::Dir;
+use crate::error::Failure;
+use crate::listen::ListenAddress;
+
+/// Says that the configuration is right.
+///
+/// # Errors
+/// It is not: a line for each mistake.
+pub(crate) fn check(dir: &Dir) -> Result<(), Failure> {
+    let config = Config::load(dir)?;
+    dir.read_key()?;
+    config
+        .congestion
+        .check()
+        .map_err(|error| Failure::config(format!("{}: {error}", dir.config().display())))?;
+    if let Some(warning) = dir.config_warning() {
+        eprintln!("warning: {warning}");
+    }
+    let listen = if config.listen.is_empty() { ListenAddress::usual() } else { config.listen };
+    let listen: Vec<_> = listen.iter().map(ToString::to_string).collect();
+    let users = match config.users.len() {
+        0 => "no user, so that nobody can come in".to_owned(),
+        1 => "1 user".to_owned(),
+        users => format!("{users} users"),
+    };
+    let path = dir.config();
+    crate::print(
+        format!("{} is right: {users}, listens on {}\n", path.display(), listen.join(", ")).as_bytes(),
+    )
+}

@@ -1,0 +1,189 @@
+//! The command line, and the environment that stands in for it. A flag goes over `GKD_*`, that over the file.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gkd_core::socket::Congestion;
+use gkd_proxy::rules::parse_range;
+use ipnet::IpNet;
+
+use crate::listen::ListenAddress;
+use crate::public_name::PublicName;
+use crate::users::UserName;
+
+const FILES: &str = "\
+Files in DIR:
+  server.toml   listen addresses, allowed destinations, limits, users with their public keys
+  server.key    the server's secret key; nobody but its owner may read it
+
+Signals: TERM and INT let live connections end, up to 30 s, and end the server (a second one at once);
+HUP reads users and allowed destinations anew; USR1 logs the state.
+
+Exit status: 0 clean, 64 usage, 70 a bug, 78 configuration.";
+
+/// gkd makes one TCP connection as fast as many. This is its server.
+#[derive(Debug, Parser)]
+#[command(name = "gkd-server", version, after_help = FILES)]
+pub(crate) struct Cli {
+    /// Where the server's files are [default: /etc/gkd for root, else $XDG_CONFIG_HOME/gkd or ~/.config/gkd]
+    #[arg(long, global = true, env = "GKD_DIR", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve. The first start makes keys and a user, and prints the link that the client takes
+    Run(RunOptions),
+    /// Make keys and the first user, and print the link; never overwrites anything
+    Init(PublicOption),
+    /// Add, renew, remove and list users. A link cannot be printed again: the server keeps public keys only
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Is the configuration right? Names the line that is not
+    Check,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunOptions {
+    // No doc comment, for [::] in one would be a link.
+    #[arg(
+        long,
+        env = "GKD_LISTEN",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        help = "Listen here; HOST:9990-9999 takes all of these ports [default: as server.toml says, \
+                0.0.0.0:9990 and [::]:9990 at first]"
+    )]
+    pub(crate) listen: Vec<ListenAddress>,
+    #[command(flatten)]
+    pub(crate) public: PublicOption,
+    /// Destinations that every user may reach, in addition to `allow` in server.toml: 10.0.0.0/8, say
+    #[arg(long, env = "GKD_ALLOW", value_name = "CIDR", value_delimiter = ',', value_parser = parse_range)]
+    pub(crate) allow: Vec<IpNet>,
+    /// Also take the unencrypted carrier, of gkd+plain:// links: for a path that is trusted
+    #[arg(long, env = "GKD_PLAIN", value_parser = BoolishValueParser::new())]
+    pub(crate) plain: bool,
+    /// Congestion control of the tunnels: auto is bbr where the kernel permits it [default: auto]
+    #[arg(long, env = "GKD_CONGESTION", value_name = "NAME|system|auto")]
+    pub(crate) congestion: Option<Congestion>,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PublicOption {
+    /// How clients reach this server, for its links [default: a public address of this machine, or its name]
+    #[arg(long, env = "GKD_PUBLIC", value_name = "HOST:PORT")]
+    pub(crate) public: Option<PublicName>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogOptions {
+    /// Log more; twice for everything
+    #[arg(short, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Log warnings and errors only
+    #[arg(short)]
+    pub(crate) quiet: bool,
+    /// The form of the log
+    #[arg(long, env = "GKD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    Text,
+    /// An object a line, for programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add a user, and print the link for it
+    Add {
+        /// How the user is called in the log and here
+        name: UserName,
+        #[command(flatten)]
+        public: PublicOption,
+    },
+    /// Give a user a new key, and print the new link; the old one ends
+    Renew {
+        /// Which user
+        name: UserName,
+        #[command(flatten)]
+        public: PublicOption,
+    },
+    /// Remove a user
+    Remove {
+        /// Which user
+        name: UserName,
+    },
+    /// List users with their public keys
+    List,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_that_repeat_or_hold_several_are_read() {
+        let cli = Cli::try_parse_from([
+            "gkd-server",
+            "run",
+            "--listen",
+            "127.0.0.1:1,127.0.0.1:2-3",
+            "--listen",
+            "[::1]:4",
+            "--allow",
+            "10.0.0.0/8,::1",
+            "--dir",
+            "/somewhere",
+            "-vv",
+        ]);
+        let Cli { dir, command: Command::Run(options) } = cli.unwrap() else {
+            panic!("it is another command")
+        };
+        assert_eq!(dir, Some(PathBuf::from("/somewhere")));
+        assert_eq!(options.listen.len(), 3);
+        assert_eq!(
+            options.allow.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.0.0.0/8", "::1/128"]
+        );
+        assert_eq!(options.log.verbose, 2);
+    }
+
+    #[test]
+    fn what_is_no_address_range_or_congestion_control_is_refused() {
+        for wrong in [
+            ["--listen", "127.0.0.1"],
+            ["--listen", "127.0.0.1:70000"],
+            ["--listen", "127.0.0.1:9-8"],
+            ["--allow", "10.0.0.0/33"],
+            ["--allow", "localhost"],
+            ["--congestion", "no such"],
+            ["--public", "server.example"],
+            ["--log-format", "xml"],
+        ] {
+            assert!(Cli::try_parse_from(["gkd-server", "run"].iter().chain(&wrong)).is_err(), "{wrong:?}");
+        }
+    }
+}

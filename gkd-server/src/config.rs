@@ -1,0 +1,310 @@
+//! What `server.toml` says ([`Config`]): reading it, and naming line and column of all that is wrong with it.
+//!
+//! Nothing is opened, resolved or bound here. A user's secret never stands in the file, the server's own
+//! neither.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+
+use gkd_core::identity::{PublicKey, parse_public, public_text};
+use gkd_core::proto::SessionConfig;
+use gkd_core::socket::Congestion;
+use gkd_proxy::rules::parse_range;
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::dir::Dir;
+use crate::error::Failure;
+use crate::listen::{self, ListenAddress, MAX_LISTENERS};
+use crate::public_name::PublicName;
+use crate::users::UserName;
+
+/// The most mistakes that are told at a time.
+const MAX_PROBLEMS: usize = 20;
+
+/// A configuration that is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Where to listen; empty where the file does not say.
+    pub(crate) listen: Vec<ListenAddress>,
+    /// What links name.
+    pub(crate) public: Option<PublicName>,
+    /// What may be dialled beside public addresses.
+    pub(crate) allow: Vec<IpNet>,
+    /// Congestion control of the tunnels.
+    pub(crate) congestion: Congestion,
+    /// Whether the unencrypted carrier is taken.
+    pub(crate) plain: bool,
+    /// Bounds.
+    pub(crate) limits: Limits,
+    /// Who may come in. No name and no key stands twice.
+    pub(crate) users: Vec<User>,
+}
+
+/// One who may come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: UserName,
+    pub(crate) key: PublicKey,
+}
+
+/// Bounds on what all users, or one, may have at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) sessions: usize,
+    pub(crate) sessions_per_user: usize,
+    pub(crate) tunnels_per_session: usize,
+    pub(crate) connections_per_session: u64,
+    pub(crate) half_open: usize,
+    pub(crate) half_open_per_address: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let session = SessionConfig::default();
+        Self {
+            sessions: 1024,
+            sessions_per_user: 32,
+            tunnels_per_session: session.max_tunnels,
+            connections_per_session: session.max_connections,
+            half_open: 1024,
+            half_open_per_address: 256,
+        }
+    }
+}
+
+/// The file as it stands, before it is judged.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Written {
+    listen: Vec<Spanned<String>>,
+    public: Option<Spanned<String>>,
+    allow: Vec<Spanned<String>>,
+    congestion: Option<Spanned<String>>,
+    plain: bool,
+    limits: WrittenLimits,
+    user: Vec<WrittenUser>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenLimits {
+    sessions: Option<Spanned<i64>>,
+    sessions_per_user: Option<Spanned<i64>>,
+    tunnels_per_session: Option<Spanned<i64>>,
+    connections_per_session: Option<Spanned<i64>>,
+    half_open: Option<Spanned<i64>>,
+    half_open_per_address: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenUser {
+    name: Spanned<String>,
+    key: Spanned<String>,
+}
+
+impl Config {
+    /// Reads and judges the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is wrong: one line for each mistake.
+    pub(crate) fn load(dir: &Dir) -> Result<Self, Failure> {
+        let text = dir.read_config()?;
+        Self::parse(&text).map_err(|problems| problems.of(&dir.config()))
+    }
+
+    /// Judges a text.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problems> {
+        let mut judge = Judge { text, problems: Vec::new() };
+        // A file that something emptied must not pass for one that lets nobody in.
+        if text.trim().is_empty() {
+            judge.complain(
+                0..0,
+                "the file is empty: put it back from a copy, or remove it and run gkd-server init",
+            );
+            return Err(Problems(judge.problems));
+        }
+        let config = match toml::from_str::<Written>(text) {
+            Ok(written) => judge.config(written),
+            Err(error) => {
+                judge.complain(error.span().unwrap_or(0..0), error.message());
+                return Err(Problems(judge.problems));
+            }
+        };
+        if judge.problems.is_empty() { Ok(config) } else { Err(Problems(judge.problems)) }
+    }
+
+    /// The limits as a session takes them.
+    pub(crate) fn session(&self) -> SessionConfig {
+        SessionConfig {
+            max_tunnels: self.limits.tunnels_per_session,
+            max_connections: self.limits.connections_per_session,
+            ..SessionConfig::default()
+        }
+    }
+}
+
+/// What is wrong with a text, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problems(Vec<Problem>);
+
+/// One mistake; line and column count from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Problem {
+    line: usize,
+    column: usize,
+    words: String,
+}
+
+impl Problems {
+    /// The failure of a command that needs the file to be right.
+    pub(crate) fn of(&self, path: &Path) -> Failure {
+        let all = self.0.iter().take(MAX_PROBLEMS);
+        let mut lines: Vec<_> = all.map(|problem| format!("{}, {problem}", path.display())).collect();
+        if self.0.len() > MAX_PROBLEMS {
+            lines.push(format!("and {} more", self.0.len() - MAX_PROBLEMS));
+        }
+        Failure::config(lines.join("\n"))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.words)
+    }
+}
+
+/// Collects what is wrong with a text.
+struct Judge<'a> {
+    text: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Judge<'_> {
+    fn complain(&mut self, place: Range<usize>, words: impl fmt::Display) {
+        let before = self.text.get(..place.start).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        self.problems.push(Problem {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            words: printable(&words.to_string()),
+        });
+    }
+
+    fn config(&mut self, written: Written) -> Config {
+        let config = Config {
+            listen: written.listen.iter().filter_map(|one| self.value(one)).collect(),
+            public: written.public.as_ref().and_then(|one| self.value(one)),
+            allow: written.allow.iter().filter_map(|one| self.judged(one, parse_range)).collect(),
+            congestion: written.congestion.as_ref().and_then(|one| self.value(one)).unwrap_or_default(),
+            plain: written.plain,
+            limits: self.limits(&written.limits),
+            users: self.users(&written.user),
+        };
+        let ports = listen::count(&config.listen);
+        if let (true, Some(last)) = (ports > MAX_LISTENERS, written.listen.last()) {
+            self.complain(last.span(), listen::too_many(ports));
+        }
+        config
+    }
+
+    fn value<T>(&mut self, written: &Spanned<String>) -> Option<T>
+    where
+        T: std::str::FromStr<Err: fmt::Display>,
+    {
+        self.judged(written, str::parse)
+    }
+
+    fn judged<T, E: fmt::Display>(
+        &mut self,
+        written: &Spanned<String>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        parse(written.get_ref()).map_err(|error| self.complain(written.span(), error)).ok()
+    }
+
+    fn limits(&mut self, written: &WrittenLimits) -> Limits {
+        let usual = Limits::default();
+        let mut size = |written: &Option<Spanned<i64>>, bounds: RangeInclusive<usize>, usual: usize| {
+            let Some(written) = written else { return usual };
+            let value = usize::try_from(*written.get_ref()).ok().filter(|value| bounds.contains(value));
+            value.unwrap_or_else(|| {
+                let (least, most) = bounds.into_inner();
+                let words = format!("{} is out of bounds: write {least} to {most}", written.get_ref());
+                self.complain(written.span(), words);
+                usual
+            })
+        };
+        Limits {
+            sessions: size(&written.sessions, 1..=65_536, usual.sessions),
+            sessions_per_user: size(&written.sessions_per_user, 1..=4096, usual.sessions_per_user),
+            // The bounds of `SessionConfig::clamped`.
+            tunnels_per_session: size(&written.tunnels_per_session, 1..=1024, usual.tunnels_per_session),
+            connections_per_session: size(
+                &written.connections_per_session,
+                1..=1 << 20,
+                usual.connections_per_session as usize,
+            ) as u64,
+            // At least the 64 tunnels that one client may bring at a time.
+            half_open: size(&written.half_open, 64..=65_536, usual.half_open),
+            half_open_per_address: size(
+                &written.half_open_per_address,
+                64..=65_536,
+                usual.half_open_per_address,
+            ),
+        }
+    }
+
+    fn users(&mut self, written: &[WrittenUser]) -> Vec<User> {
+        let (mut names, mut keys) = (HashMap::new(), HashMap::new());
+        let mut users = Vec::new();
+        for one in written {
+            let name = self.value::<UserName>(&one.name);
+            let key = self.judged(&one.key, parse_public);
+            let line = self.line(&one.name);
+            if let Some(before) = name.as_ref().and_then(|name| names.insert(name.clone(), line)) {
+                let words = format!(
+                    "the user {} stands twice, first in line {before}: rename or remove one",
+                    one.name.get_ref()
+                );
+                self.complain(one.name.span(), words);
+            }
+            if let Some(before) = key.and_then(|key| keys.insert(key, line)) {
+                let words = format!(
+                    "the key {} is that of the user in line {before}: give each user its own, gkd-server user renew makes one",
+                    key.map(|key| public_text(&key)).unwrap_or_default()
+                );
+                self.complain(one.key.span(), words);
+            }
+            if let (Some(name), Some(key)) = (name, key) {
+                users.push(User { name, key });
+            }
+        }
+        users
+    }
+
+    fn line(&self, written: &Spanned<String>) -> usize {
+        self.text.get(..written.span().start).unwrap_or_default().matches('\n').count() + 1
+    }
+}
+
+/// Without line breaks and escape sequences, which a file can smuggle into a message.
+fn printable(words: &str) -> String {
+    let mut out = String::with_capacity(words.len());
+    for c in words.trim().chars() {
+        match c {
+            '\n' => out.push_str(", "),
+            c if c.is_control() => out.extend(c.escape_debug()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! `gkd-server run`: the server, from its files to the last signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gkd_core::proto::SessionStats;
+use gkd_core::{Server, SessionHandle};
+
+use crate::access::Access;
+use crate::cli::RunOptions;
+use crate::config::Config;
+use crate::dir::Dir;
+use crate::error::Failure;
+use crate::listen;
+use crate::log::{STATE, count};
+use crate::signals::{Signals, Wish};
+
+/// How long live connections may take to end after the first TERM.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long clients may take to be told after the second.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// Threads that resolve a name cannot be stopped; the process does not wait longer for them.
+const THREADS: Duration = Duration::from_millis(100);
+
+/// Fewer descriptors than this are worth a warning: each connection takes one, each tunnel another.
+const FEW_DESCRIPTORS: u64 = 4096;
+
+/// The most sessions that one USR1 lists.
+const MAX_LISTED: usize = 200;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// It cannot begin.
+pub(crate) fn run(dir: Dir, options: RunOptions) -> Result<(), Failure> {
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::bug)?;
+    let served = runtime.block_on(serve(dir, options));
+    runtime.shutdown_timeout(THREADS);
+    served
+}
+
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < FEW_DESCRIPTORS => {
+            tracing::warn!(
+                "only {limit} files and sockets may be open at a time: raise the hard limit of open files"
+            );
+        }
+        Ok(limit) => tracing::debug!(limit, "the limit of open files is raised"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+}
+
+async fn serve(dir: Dir, options: RunOptions) -> Result<(), Failure> {
+    let mut signals = Signals::take().map_err(Failure::bug)?;
+    let server = Running::start(dir, options).await?;
+    let accepting = tokio::spawn(accept(server.server.clone(), server.access.clone()));
+    loop {
+        match signals.next().await {
+            Wish::End => break,
+            Wish::Reload => server.reload(),
+            Wish::State => server.log_state(),
+        }
+    }
+    server.end(&mut signals).await;
+    accepting.abort();
+    Ok(())
+}
+
+/// Serves what clients open, each connection in a task of its own.
+async fn accept(server: Arc<Server>, access: Arc<Access>) {
+    while let Some((connection, _)) = server.accept().await {
+        let exit = access.exit();
+        // What failed is logged within.
+        tokio::spawn(async move { exit.serve(connection).await.ok() });
+    }
+}
+
+/// A server that listens.
+pub(crate) struct Running {
+    pub(crate) dir: Dir,
+    /// As it was at the start: what takes a restart is compared with it.
+    pub(crate) config: Config,
+    pub(crate) server: Arc<Server>,
+    pub(crate) access: Arc<Access>,
+}
+
+impl Running {
+    /// Reads users and allowed destinations anew. A file that cannot be read or is wrong changes nothing.
+    fn reload(&self) {
+        let config = match Config::load(&self.dir) {
+            Ok(config) => config,
+            Err(failure) => {
+                tracing::error!("nothing is changed, the configuration in force stays: {failure}");
+                return;
+            }
+        };
+        for (setting, same) in [
+            ("listen", config.listen == self.config.listen),
+            ("public", config.public == self.config.public),
+            ("congestion", config.congestion == self.config.congestion),
+            ("plain", config.plain == self.config.plain),
+            ("limits", config.limits == self.config.limits),
+        ] {
+            if !same {
+                tracing::warn!(
+                    "{setting} differs from what the server was started with: that takes a restart"
+                );
+            }
+        }
+        let ended = self.access.replace(&config.users, config.allow, &self.server);
+        tracing::info!(
+            "users and allowed destinations are read anew: {}; {} of removed users ended",
+            count(config.users.len(), "user"),
+            count(ended, "session")
+        );
+    }
+
+    fn log_state(&self) {
+        let sessions = self.server.sessions();
+        let (mut tunnels, mut connections) = (0, 0);
+        for (index, session) in sessions.iter().enumerate() {
+            let stats = session.stats();
+            tunnels += stats.tunnels.len();
+            connections += stats.connections;
+            if index < MAX_LISTED {
+                tracing::info!(target: STATE, "{}", self.line(session, &stats));
+            }
+        }
+        tracing::info!(
+            target: STATE,
+            "{}, {}, {}; {}; listening on {}",
+            count(sessions.len(), "session"),
+            count(tunnels, "tunnel"),
+            count(connections, "connection"),
+            count(self.access.user_count(), "user"),
+            listen::shown(self.server.local_addrs())
+        );
+    }
+
+    fn line(&self, session: &SessionHandle, stats: &SessionStats) -> String {
+        let user = self.access.name(&session.peer()).map_or("a removed user".into(), |name| name.to_string());
+        let from = session.remote_addr().map(|address| format!(" from {address}")).unwrap_or_default();
+        format!(
+            "session of {user}{from}: {}, {}, {} bytes sent, {} received, {} packets resent",
+            count(stats.tunnels.len(), "tunnel"),
+            count(stats.connections, "connection"),
+            stats.payload_sent,
+            stats.payload_received,
+            stats.resent
+        )
+    }
+
+    /// Lets live connections end, for some time, unless a second signal comes.
+    async fn end(&self, signals: &mut Signals) {
+        let live: usize = self.server.sessions().iter().map(|session| session.stats().connections).sum();
+        if live > 0 {
+            tracing::info!(
+                "ending: {} may take {} s to come to an end; a second signal ends at once",
+                count(live, "connection"),
+                DRAIN.as_secs()
+            );
+        }
+        let shutdown = self.server.shutdown_handle();
+        let second = async {
+            while signals.next().await != Wish::End {
+                tracing::info!("the server is ending: only TERM and INT count now");
+            }
+        };
+        tokio::select! {
+            drained = shutdown.shutdown(DRAIN) => match drained {
+                true => tracing::info!("ended"),
+                false => tracing::info!("ended; connections that were left are reset"),
+            },
+            () = second => {
+                // Ready or not: this is at once.
+                tokio::time::timeout(AT_ONCE, shutdown.shutdown(Duration::ZERO)).await.ok();
+                tracing::info!("ended at once; connections that were left are reset");
+            }
+        }
+    }
+}
