@@ -1,2 +1,88 @@
-//! gkd-client
-fn main() {}
+//! `gkd-client`: a proxy whose connections run over N tunnels to a gkd server.
+//!
+//! A thin program: it turns arguments, environment and files into what `gkd-core` and `gkd-proxy` are told,
+//! handles signals, and ends with an exit status and one sentence. What travels and what listens is theirs.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod cli;
+mod client;
+mod config;
+mod demo;
+mod exit;
+mod log;
+mod manual;
+mod report;
+mod run;
+mod signals;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use cli::{Cli, Command, Listeners};
+use config::{Environment, Settings};
+use exit::{Failure, Status};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody may read it any more, so that a failure to print is none.
+            if !error.use_stderr() {
+                error.print().ok();
+                return ExitCode::SUCCESS;
+            }
+            if cli::shows_link(&error) {
+                eprintln!(
+                    "error: a link stands where none belongs; it is a secret and not shown: see --help"
+                );
+            } else {
+                error.print().ok();
+            }
+            return Status::Usage.into();
+        }
+    };
+    // A panic was told by its own message; what is left is the status.
+    let ended = catch_unwind(AssertUnwindSafe(|| cli.and_then(obey)));
+    match ended.unwrap_or_else(|_| Err(Failure::bug("a fault of this program: please report it"))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("gkd-client: {failure}");
+            failure.status.into()
+        }
+    }
+}
+
+fn obey(cli: Cli) -> Result<(), Failure> {
+    let load = |reach, listeners| {
+        let settings = config::load(reach, listeners, &cli.log, &Environment::of_process())?;
+        log::start(settings.format, settings.level);
+        tell_notes(&settings);
+        Ok::<_, Failure>(settings)
+    };
+    match &cli.command {
+        None => run::run(&load(&cli.reach, &cli.listeners)?),
+        Some(Command::Check(reach)) => {
+            let settings = load(reach, &Listeners::default())?;
+            // A file that is named, and no link, asks for the file alone.
+            let of_file = reach.config.is_some() && reach.links.is_empty() && reach.link_file.is_none();
+            check::check(&settings, !of_file && !settings.links.is_empty())
+        }
+        Some(Command::Demo(options)) => {
+            // Nothing else of a configuration concerns the demo.
+            let format = cli.log.log_format.as_deref().unwrap_or("text").parse();
+            let format = format.map_err(|error| Failure::usage(format_args!("--log-format: {error}")))?;
+            log::start(format, cli.log.level().unwrap_or(log::Level::Warn));
+            demo::demo(options)
+        }
+        Some(Command::Completions { shell }) => manual::completions(*shell),
+        Some(Command::Man) => manual::man(),
+    }
+}
+
+fn tell_notes(settings: &Settings) {
+    for note in &settings.notes {
+        tracing::warn!("{note}");
+    }
+}

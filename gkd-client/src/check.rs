@@ -1,0 +1,153 @@
+//! `check`: is the configuration right; and with a link, can the server be reached, has it the right key, do
+//! the tunnels come up? A line each, on standard output.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gkd_core::carrier::CarrierError;
+use gkd_core::{Client, ClientEvent, TunnelDialError};
+
+use crate::client;
+use crate::config::Settings;
+use crate::exit::Failure;
+
+/// How long the first dial of every tunnel may take; one of them is bounded by 10 s.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the server may take to be told that it was only a check.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// Checks. The server is dialled only when a link was given with the command.
+///
+/// # Errors
+/// Refused: another key, or an unknown one. Unavailable: not all tunnels came up.
+pub(crate) fn check(settings: &Settings, dial: bool) -> Result<(), Failure> {
+    if !dial {
+        return check_configuration(settings);
+    }
+    // One thread, so that nothing happens before somebody listens to it.
+    let runtime = client::runtime(&mut tokio::runtime::Builder::new_current_thread())?;
+    let result = runtime.block_on(check_server(settings));
+    runtime.shutdown_timeout(Duration::ZERO);
+    result
+}
+
+fn check_configuration(settings: &Settings) -> Result<(), Failure> {
+    let Some(file) = &settings.file else {
+        return Err(Failure::usage("nothing to check: give a LINK, or --config FILE"));
+    };
+    settings.congestion.check().map_err(Failure::config)?;
+    println!("{} is right", file.display());
+    match settings.links.len() {
+        0 => println!("  no link: give one as an argument, in GKD_LINK or with --link-file"),
+        _ => println!("  server   {}", settings.server()),
+    }
+    println!("  tunnels  {} per path", settings.tunnels);
+    for listener in &settings.local {
+        println!("  listener {listener}");
+    }
+    for bind in &settings.bind {
+        println!("  from     {bind}");
+    }
+    Ok(())
+}
+
+/// What is known of one path.
+#[derive(Debug, Default)]
+struct Found {
+    up: usize,
+    failed: usize,
+    /// Of the failures the one that tells most.
+    failure: Option<std::sync::Arc<TunnelDialError>>,
+}
+
+async fn check_server(settings: &Settings) -> Result<(), Failure> {
+    let client = client::builder(settings)?.start().map_err(client::cannot_start)?;
+    let mut events = client.events();
+    let total = client.state().tunnels;
+    let mut paths = BTreeMap::<String, Found>::new();
+    let all = async {
+        let mut decided = 0;
+        while decided < total {
+            match events.recv().await {
+                Ok(ClientEvent::TunnelUp { path, .. }) => {
+                    paths.entry(path.to_string()).or_default().up += 1;
+                    decided += 1;
+                }
+                Ok(ClientEvent::DialFailed { path, error, .. }) => {
+                    let found = paths.entry(path.to_string()).or_default();
+                    // A tunnel that is dialled again is not another one.
+                    if found.up + found.failed < settings.tunnels {
+                        found.failed += 1;
+                        decided += 1;
+                    }
+                    found.failure = Some(error);
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // Who has not answered by then will be told as missing.
+    tokio::time::timeout(PATIENCE, all).await.ok();
+    close(client).await;
+    let mut verdict = Ok(());
+    for (path, found) in &paths {
+        let told = tell(path, found, settings.tunnels);
+        // What the server refuses says more than what is down.
+        if verdict.is_ok() {
+            verdict = told;
+        }
+    }
+    if paths.is_empty() {
+        let message = format_args!("no answer from {} within {} s", settings.server(), PATIENCE.as_secs());
+        return Err(Failure::unavailable(message));
+    }
+    verdict
+}
+
+async fn close(client: Client) {
+    tokio::time::timeout(CLOSE, client.close_within(Duration::ZERO)).await.ok();
+}
+
+/// A line each: reachable, the right key, tunnels.
+fn tell(path: &str, found: &Found, tunnels: usize) -> Result<(), Failure> {
+    let failure = found.failure.as_deref();
+    let words = failure.map(client::in_words).unwrap_or_default();
+    if found.up == 0 {
+        match failure {
+            Some(TunnelDialError::Carrier(CarrierError::WrongKey { .. })) => {
+                println!("{path}: reachable");
+                println!("{path}: another key than the link's");
+                return Err(Failure::refused(words));
+            }
+            Some(error @ TunnelDialError::Rejected { .. }) => {
+                println!("{path}: reachable");
+                println!("{path}: the right key");
+                println!("{path}: 0 of {tunnels} tunnels come up");
+                return Err(if error.is_final() {
+                    Failure::refused(words)
+                } else {
+                    Failure::unavailable(words)
+                });
+            }
+            Some(TunnelDialError::Carrier(_) | TunnelDialError::Handshake { .. }) => {
+                println!("{path}: reachable");
+                println!("{path}: no gkd server, or none that takes this link");
+                return Err(Failure::unavailable(words));
+            }
+            _ => {
+                println!("{path}: not reachable");
+                return Err(Failure::unavailable(words));
+            }
+        }
+    }
+    println!("{path}: reachable");
+    println!("{path}: the right key");
+    println!("{path}: {} of {tunnels} tunnels come up", found.up);
+    if found.up < tunnels {
+        let words = if words.is_empty() { "the others gave no answer in time".to_owned() } else { words };
+        return Err(Failure::unavailable(format_args!("not all tunnels to {path} come up: {words}")));
+    }
+    Ok(())
+}

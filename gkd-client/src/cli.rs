@@ -1,0 +1,228 @@
+//! What may stand on the command line. Values are text here: what they mean, and where else they may come
+//! from, is in `config`, so that a value is read alike wherever it stands. No message shows a link.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::exit::Failure;
+use crate::log::Level;
+
+/// What `--help` ends with.
+const AFTER_HELP: &str = "\
+A LINK is the line that `gkd-server init` prints; it is a secret. It may also stand in GKD_LINK or in a file \
+(--link-file), so that it is not in the process list.
+
+A LISTENER is one of
+  mixed://[BIND:]PORT               SOCKS5 and HTTP proxy on one port
+  socks5://[USER:PASS@][BIND:]PORT  SOCKS5
+  http://[USER:PASS@][BIND:]PORT    HTTP proxy
+  tcp://[BIND:]PORT:HOST:PORT       fixed TCP forward; PORT may be a range
+with ?strict=1 (answer when the far end has connected) or, for tcp, ?proxy=v2. BIND is 127.0.0.1 by default.
+
+What is said here goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_BIND, \
+GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
+file: --config, else client.toml in $XDG_CONFIG_HOME/gkd or /etc/gkd.
+
+TERM and INT let connections end, for 30 s at the most; a second one ends at once. USR1 logs the state.
+
+Exit status: 0 clean, 64 the command line is wrong, 78 a file, the environment or a port is, 77 refused by the \
+server, 69 not reached (check only), 70 a bug.";
+
+/// One TCP connection as fast as many: a proxy whose connections run over N tunnels to a gkd server.
+#[derive(Debug, Parser)]
+#[command(name = "gkd-client", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(flatten)]
+    pub(crate) listeners: Listeners,
+    #[command(flatten)]
+    pub(crate) log: Log,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Which server, and how it is reached.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Reach {
+    /// The link that the server printed, gkd://KEY@HOST:PORT; several are several paths to one server
+    #[arg(value_name = "LINK")]
+    pub(crate) links: Vec<String>,
+    /// Tunnels per path: 1 to 64, or auto [default: 4]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) tunnels: Option<String>,
+    /// Local address or interface for the tunnels; repeatable: one path each
+    #[arg(long, value_name = "ADDR|IFACE")]
+    pub(crate) bind: Vec<String>,
+    /// Congestion control of the tunnels: auto (bbr where the kernel permits), system, or a name
+    #[arg(long, value_name = "NAME|system|auto")]
+    pub(crate) congestion: Option<String>,
+    /// No encryption: for a path that is trusted, and for measuring; the server must ask for it too
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Read the configuration from here (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<String>,
+    /// Read links from here, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) link_file: Option<String>,
+    /// Reach the server through an HTTP proxy (not in this version)
+    #[arg(long, value_name = "URL|env", hide = true)]
+    pub(crate) via: Option<String>,
+}
+
+/// What listens where.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Listeners {
+    /// A listener here, dialled from the server's side; repeatable [default: mixed://127.0.0.1:1080]
+    #[arg(short = 'L', long = "local", value_name = "LISTENER")]
+    pub(crate) local: Vec<String>,
+    /// A listener on the server, dialled from here (not in this version)
+    #[arg(short = 'R', long = "remote", value_name = "LISTENER", hide = true)]
+    pub(crate) remote: Vec<String>,
+}
+
+/// What is logged.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Log {
+    /// Log more; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Log warnings and errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// How log lines look
+    #[arg(long, value_name = "text|json", global = true)]
+    pub(crate) log_format: Option<String>,
+}
+
+impl Log {
+    /// How much is to be logged, where that was said.
+    pub(crate) fn level(&self) -> Option<Level> {
+        match (self.quiet, self.verbose) {
+            (true, _) => Some(Level::Warn),
+            (false, 0) => None,
+            (false, 1) => Some(Level::Debug),
+            (false, _) => Some(Level::Trace),
+        }
+    }
+}
+
+/// Everything but running.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what gkd does: a server, a client and a bad network in one process
+    Demo(Demo),
+    /// Look whether the server can be reached, has the right key and lets the tunnels in; without a link,
+    /// whether a configuration is right
+    Check(Reach),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What `demo` may be told.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Demo {
+    /// Tunnels of the second and third transfer
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=64))]
+    pub(crate) tunnels: u16,
+    /// Round trip of the emulated line, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=2_000))]
+    pub(crate) rtt: u64,
+    /// What one TCP connection gets on it in each direction, in Mbit/s
+    #[arg(long, value_name = "MBIT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) cap: u64,
+    /// Bytes of the transfer over one tunnel, those over N move N times as many [default: 8 seconds' worth]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000_000))]
+    pub(crate) bytes: Option<u64>,
+}
+
+/// Options that concern every command.
+const GLOBAL: [&str; 3] = ["verbose", "quiet", "log_format"];
+
+/// Reads the command line. `Err` with what clap has to say, which may be help or the version.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<Result<Cli, Failure>, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    if let Some((command, _)) = matches.subcommand()
+        && let Some(option) = misplaced(&matches)
+    {
+        let message =
+            format!("{option} is not for {command}, or stands behind it: see gkd-client {command} --help");
+        return Ok(Err(Failure::usage(message)));
+    }
+    Cli::from_arg_matches(&matches).map(Ok)
+}
+
+/// Whether the message has a link in it, which bears a key: clap quotes what it does not know.
+pub(crate) fn shows_link(error: &clap::Error) -> bool {
+    let message = error.to_string().to_ascii_lowercase();
+    ["gkd://", "gkd+plain://", "gkd+ws://", "gkd+wss://"].iter().any(|scheme| message.contains(scheme))
+}
+
+/// An option of running that stands in front of a command, which would pass over it.
+fn misplaced(matches: &ArgMatches) -> Option<String> {
+    let ours = matches.ids().filter(|id| {
+        !GLOBAL.contains(&id.as_str()) && matches.value_source(id.as_str()) == Some(ValueSource::CommandLine)
+    });
+    // Groups have ids too; an option is what the command knows by that id.
+    let command = Cli::command();
+    ours.filter_map(|id| command.get_arguments().find(|argument| argument.get_id() == id))
+        .map(|argument| argument.get_long().map_or_else(|| "LINK".to_owned(), |long| format!("--{long}")))
+        .next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Result<Cli, Failure>, clap::Error> {
+        parse(std::iter::once("gkd-client").chain(line.split_whitespace()).map(Into::into))
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_it() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn links_and_options_mix() {
+        let cli =
+            parsed("gkd://a -n 8 -L mixed://1080 -L tcp://1:h:2 gkd://b --bind eth0 -vv").unwrap().unwrap();
+        assert_eq!(cli.reach.links, ["gkd://a", "gkd://b"]);
+        assert_eq!(cli.reach.tunnels.as_deref(), Some("8"));
+        assert_eq!(cli.listeners.local, ["mixed://1080", "tcp://1:h:2"]);
+        assert_eq!(cli.log.verbose, 2);
+        assert!(cli.command.is_none());
+    }
+
+    #[test]
+    fn an_option_of_running_in_front_of_a_command_is_told() {
+        let failure = parsed("-n 8 check gkd://a").unwrap().unwrap_err();
+        assert!(failure.message.starts_with("--tunnels is not for check"), "{failure}");
+        assert!(parsed("-v check gkd://a -n 8").unwrap().is_ok());
+        assert!(parsed("demo -v --tunnels 8 --rtt 20 --cap 50 --bytes 1000").unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_link_in_the_wrong_place_is_not_shown() {
+        let error = parsed("demo gkd://KEY@h:1").unwrap_err();
+        assert!(shows_link(&error));
+        assert!(!shows_link(&parsed("--nonsense").unwrap_err()));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_told() {
+        for line in
+            ["demo --tunnels 1", "demo --tunnels 65", "demo --cap 0", "demo --bytes 0", "-q -v", "--nonsense"]
+        {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! From settings to a [`Client`], and from its first failures to a verdict: whether trying on makes sense.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use gkd_core::proto::handshake::RejectCode;
+use gkd_core::{Client, ClientBuilder, Error, Path, TunnelDialError};
+use tokio::runtime::Runtime;
+
+use crate::config::Settings;
+use crate::exit::Failure;
+
+/// What a client of these settings is told.
+///
+/// # Errors
+/// There is no link.
+pub(crate) fn builder(settings: &Settings) -> Result<ClientBuilder, Failure> {
+    if settings.links.is_empty() {
+        return Err(Failure::usage(
+            "no link: give the line that the server printed, gkd-client 'gkd://KEY@HOST:PORT', or put it into \
+             GKD_LINK or a file (--link-file)",
+        ));
+    }
+    let mut builder = Client::builder().tunnels(settings.tunnels).congestion(settings.congestion.clone());
+    for link in &settings.links {
+        builder = builder.link(link);
+    }
+    for bind in &settings.bind {
+        builder = builder.bind(bind.clone());
+    }
+    Ok(builder)
+}
+
+/// What keeps a client from starting at all: what was asked for contradicts itself or cannot be had.
+pub(crate) fn cannot_start(error: Error) -> Failure {
+    Failure::config(error)
+}
+
+/// The runtime of the program.
+pub(crate) fn runtime(builder: &mut tokio::runtime::Builder) -> Result<Runtime, Failure> {
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::unavailable(format_args!("the system gives no threads or events: {error}")))
+}
+
+/// Judges failed dials until the first tunnel was up. A network that is down is no reason to end; a server
+/// that refuses is.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// How many paths there are.
+    paths: usize,
+    /// Those whose server proved another key.
+    wrong: HashSet<String>,
+}
+
+impl Verdict {
+    pub(crate) fn new(paths: usize) -> Self {
+        Self { paths, wrong: HashSet::new() }
+    }
+
+    /// A dial failed and no tunnel was ever up: is it of use to go on?
+    pub(crate) fn dial_failed(&mut self, path: &Arc<Path>, error: &TunnelDialError) -> Result<(), Failure> {
+        if !error.is_final() {
+            return Ok(());
+        }
+        // One of several paths may lead to a stranger, and the others to the server.
+        if matches!(error, TunnelDialError::Carrier(_)) {
+            self.wrong.insert(path.to_string());
+            if self.wrong.len() < self.paths {
+                return Ok(());
+            }
+        }
+        Err(Failure::refused(in_words(error)))
+    }
+}
+
+/// A failed dial in one sentence with its mend.
+pub(crate) fn in_words(error: &TunnelDialError) -> String {
+    match error {
+        TunnelDialError::Rejected { server, reject } => match reject.code {
+            RejectCode::UnknownUser => format!(
+                "the server at {server} does not know this link's key: it was removed or renewed there; ask for a \
+                 new link"
+            ),
+            RejectCode::Version => {
+                format!(
+                    "the server at {server} speaks another version of the protocol: update gkd on both ends"
+                )
+            }
+            _ => error.to_string(),
+        },
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gkd_core::carrier::{CarrierError, CarrierKind};
+    use gkd_core::identity::SecretKey;
+    use gkd_core::proto::handshake::Reject;
+
+    use super::*;
+    use crate::exit::Status;
+
+    fn path(address: &str) -> Arc<Path> {
+        Arc::new(Path { address: address.parse().unwrap(), bind: None, carrier: CarrierKind::Tls })
+    }
+
+    fn rejected(code: RejectCode) -> TunnelDialError {
+        TunnelDialError::Rejected { server: "a:1".to_owned(), reject: Reject::new(code) }
+    }
+
+    fn wrong_key() -> TunnelDialError {
+        let key = SecretKey::from_seed([1; 32]).public();
+        let server = "the server at a:1".to_owned();
+        TunnelDialError::Carrier(CarrierError::WrongKey { server, expected: key, got: key })
+    }
+
+    #[test]
+    fn an_unknown_user_is_told_at_once() {
+        let failure =
+            Verdict::new(2).dial_failed(&path("a:1"), &rejected(RejectCode::UnknownUser)).unwrap_err();
+        assert_eq!(failure.status, Status::Refused);
+        assert!(failure.message.starts_with("the server at a:1 does not know this link's key"), "{failure}");
+    }
+
+    #[test]
+    fn a_wrong_key_ends_when_no_path_has_the_right_one() {
+        let mut verdict = Verdict::new(2);
+        assert!(verdict.dial_failed(&path("a:1"), &wrong_key()).is_ok());
+        assert!(verdict.dial_failed(&path("a:1"), &wrong_key()).is_ok());
+        let failure = verdict.dial_failed(&path("b:1"), &wrong_key()).unwrap_err();
+        assert_eq!(failure.status, Status::Refused);
+        assert!(failure.message.contains("ask for a new link"), "{failure}");
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let mut verdict = Verdict::new(1);
+        for error in [
+            rejected(RejectCode::Busy),
+            rejected(RejectCode::GoingDown),
+            TunnelDialError::TimedOut { server: "a:1".to_owned() },
+        ] {
+            assert!(verdict.dial_failed(&path("a:1"), &error).is_ok(), "{error}");
+        }
+    }
+}

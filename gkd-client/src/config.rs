@@ -1,0 +1,232 @@
+//! What the client is to do: read from the command line, the environment and a file, in this order of
+//! precedence, and checked. Nothing is resolved, dialled or opened here.
+//!
+//! Each source becomes a [`Layer`] of texts that know where they stand; [`Settings::resolve`] takes each
+//! value from the highest layer that has it, and reads it. So a value is judged alike wherever it stands,
+//! and an error names the option, the variable, or the file and line.
+
+mod file;
+mod layer;
+mod links;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use gkd_core::carrier::CarrierKind;
+use gkd_core::link::Link;
+use gkd_core::socket::{Bind, Congestion};
+use gkd_core::{DEFAULT_TUNNELS, MAX_TUNNELS};
+use gkd_proxy::Listener;
+
+use crate::cli::{Listeners, Log, Reach};
+use crate::exit::Failure;
+use crate::log::{Format, Level};
+
+pub(crate) use layer::Environment;
+use layer::{Layer, Text};
+
+/// What the configuration is called in its directory.
+const FILE_NAME: &str = "client.toml";
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The links; none where none was given.
+    pub(crate) links: Vec<Link>,
+    /// Tunnels per path, 1 to 64.
+    pub(crate) tunnels: usize,
+    /// What listens here, one at least.
+    pub(crate) local: Vec<Listener>,
+    /// Local ends of paths; none leaves it to the system.
+    pub(crate) bind: Vec<Bind>,
+    /// Congestion control of the tunnels.
+    pub(crate) congestion: Congestion,
+    /// How log lines look.
+    pub(crate) format: Format,
+    /// How much is logged.
+    pub(crate) level: Level,
+    /// What is to be told in the log, as warnings.
+    pub(crate) notes: Vec<String>,
+    /// The file that was read, if any.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Reads everything: options, environment, and the file that they name or that is there.
+///
+/// # Errors
+/// The first value that cannot be read, with where it stands; a file that cannot be.
+pub(crate) fn load(
+    reach: &Reach,
+    listeners: &Listeners,
+    log: &Log,
+    environment: &Environment,
+) -> Result<Settings, Failure> {
+    let flags = Layer::from_flags(reach, listeners, log);
+    let variables = Layer::from_environment(environment);
+    let named = flags.config.as_ref().or(variables.config.as_ref());
+    let found = match named {
+        Some(named) => Some(PathBuf::from(&named.text)),
+        None => environment.config_files(FILE_NAME).into_iter().find(|path| path.exists()),
+    };
+    let mut notes = Vec::new();
+    let file = match &found {
+        Some(path) => file::read(path, &mut notes)?,
+        None => Layer::default(),
+    };
+    let mut settings = Settings::resolve([flags, variables, file], notes)?;
+    settings.file = found;
+    if let Some(level) = log.level() {
+        settings.level = level;
+    }
+    Ok(settings)
+}
+
+impl Settings {
+    /// Takes each value from the first layer that has it.
+    fn resolve(layers: [Layer; 3], mut notes: Vec<String>) -> Result<Self, Failure> {
+        let [flags, variables, file] = layers;
+        // Both are refused, not passed over: whoever asks for them would believe that they act.
+        for layer in [&flags, &variables, &file] {
+            refuse_later(layer)?;
+        }
+        let plain = match flags.plain.or(variables.plain).or(file.plain) {
+            Some(plain) => plain.read::<bool, _>(|text| match text {
+                "1" | "true" | "yes" => Ok(true),
+                "0" | "false" | "no" => Ok(false),
+                other => Err(format!("\"{}\" is neither true nor false", other.escape_debug())),
+            })?,
+            None => false,
+        };
+        let tunnels = match flags.tunnels.or(variables.tunnels).or(file.tunnels) {
+            Some(tunnels) => read_tunnels(&tunnels, &mut notes)?,
+            None => DEFAULT_TUNNELS,
+        };
+        let sources = [
+            (flags.links, flags.link_file),
+            (variables.links, variables.link_file),
+            (file.links, file.link_file),
+        ];
+        let chosen = sources.into_iter().find(|(links, file)| !links.is_empty() || file.is_some());
+        let (texts, link_file) = chosen.unwrap_or_default();
+        let mut links = read_links(texts, link_file.as_ref(), &mut notes)?;
+        for link in &mut links {
+            choose_carrier(link, plain, &mut notes)?;
+        }
+        let local = [flags.local, variables.local, file.local].into_iter().find(|local| !local.is_empty());
+        let local = match local {
+            Some(local) => read_all(&local)?,
+            None => vec![Listener::default()],
+        };
+        let bind = [flags.bind, variables.bind, file.bind].into_iter().find(|bind| !bind.is_empty());
+        let congestion = flags.congestion.or(variables.congestion).or(file.congestion);
+        let format = flags.log_format.or(variables.log_format).or(file.log_format);
+        Ok(Self {
+            links,
+            tunnels,
+            local,
+            bind: read_all(&bind.unwrap_or_default())?,
+            congestion: read_one(congestion)?,
+            format: read_one(format)?,
+            level: read_one(file.log_level)?,
+            notes,
+            file: None,
+        })
+    }
+
+    /// The servers' addresses in one line, without keys.
+    pub(crate) fn server(&self) -> String {
+        let mut addresses: Vec<_> =
+            self.links.iter().flat_map(|link| &link.addresses).map(ToString::to_string).collect();
+        addresses.dedup();
+        addresses.join(", ")
+    }
+}
+
+/// What a later version brings.
+fn refuse_later(layer: &Layer) -> Result<(), Failure> {
+    if let Some(remote) = layer.remote.first() {
+        return Err(remote.wrong("listeners on the server are not in this version: leave it out"));
+    }
+    match &layer.via {
+        Some(via) => Err(via.wrong(
+            "reaching the server through an HTTP proxy is not in this version: leave it out, and give this \
+             machine a direct way to the server",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn read_all<T: FromStr<Err: fmt::Display>>(texts: &[Text]) -> Result<Vec<T>, Failure> {
+    texts.iter().map(|text| text.read(str::parse)).collect()
+}
+
+fn read_one<T: FromStr<Err: fmt::Display> + Default>(text: Option<Text>) -> Result<T, Failure> {
+    text.map_or_else(|| Ok(T::default()), |text| text.read(str::parse))
+}
+
+fn read_tunnels(text: &Text, notes: &mut Vec<String>) -> Result<usize, Failure> {
+    if text.text == "auto" {
+        notes.push(format!("tunnels: auto takes {DEFAULT_TUNNELS} in this version"));
+        return Ok(DEFAULT_TUNNELS);
+    }
+    text.read(|text| match text.parse() {
+        Ok(tunnels) if (1..=MAX_TUNNELS).contains(&tunnels) => Ok(tunnels),
+        _ => Err(format!(
+            "\"{}\" is no number of tunnels: write 1 to {MAX_TUNNELS}, or auto",
+            text.escape_debug()
+        )),
+    })
+}
+
+fn read_links(
+    mut texts: Vec<Text>,
+    link_file: Option<&Text>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Link>, Failure> {
+    if let Some(file) = link_file {
+        texts.extend(links::read(file, notes)?);
+    }
+    read_all(&texts)
+}
+
+/// `--plain` makes links unencrypted that do not ask for it themselves. Either way it is told.
+fn choose_carrier(link: &mut Link, plain: bool, notes: &mut Vec<String>) -> Result<(), Failure> {
+    if plain && link.carrier == CarrierKind::Tls {
+        link.carrier = CarrierKind::Plain;
+    }
+    match link.carrier {
+        CarrierKind::Tls => Ok(()),
+        CarrierKind::Plain => {
+            notes.push(format!(
+                "the tunnels to {} are NOT encrypted: whoever is on the path reads and changes what they carry",
+                link.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ));
+            Ok(())
+        }
+        other => Err(Failure::config(format_args!(
+            "the carrier {other}:// is not in this version: use the server's gkd:// link"
+        ))),
+    }
+}
+
+/// A file that bears keys and that others may read is worth a note.
+fn note_mode(path: &Path, file: &std::fs::File, notes: &mut Vec<String>) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+
+        /// Reading by the group and by others.
+        const READABLE: u32 = 0o044;
+
+        if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & READABLE != 0) {
+            let path = path.display();
+            notes.push(format!("{path} bears a key and other users may read it: chmod 600 {path}"));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (path, file, notes);
+}

@@ -1,0 +1,241 @@
+//! Every source, their precedence, and each bad input: one sentence, the right status, and no secret in it.
+
+use std::fs;
+use std::path::Path;
+
+use gkd_core::identity::SecretKey;
+
+use super::*;
+use crate::exit::Status;
+
+fn link(address: &str) -> String {
+    let (server, user) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
+    Link::new(server.public(), user, vec![address.parse().unwrap()]).to_string()
+}
+
+fn flags(links: &[&str]) -> Reach {
+    Reach { links: links.iter().map(|link| (*link).to_owned()).collect(), ..Reach::default() }
+}
+
+/// Reads with these options and variables; no file of this machine is found.
+fn load_with(reach: Reach, listeners: Listeners, environment: Environment) -> Result<Settings, Failure> {
+    load(&reach, &listeners, &Log::default(), &environment)
+}
+
+/// Reads with a configuration file of this content.
+fn load_file(content: &str) -> Result<Settings, Failure> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    fs::write(&path, content).unwrap();
+    let reach = Reach { config: Some(path.to_str().unwrap().to_owned()), ..Reach::default() };
+    load_with(reach, Listeners::default(), Environment::default())
+}
+
+fn assert_one_sentence(failure: &Failure, status: Status, part: &str) {
+    assert_eq!(failure.status, status, "{failure}");
+    assert!(failure.message.contains(part), "{failure}");
+    assert!(!failure.message.contains('\n'), "{failure}");
+}
+
+#[test]
+fn without_anything_there_are_defaults() {
+    let settings = load_with(Reach::default(), Listeners::default(), Environment::default()).unwrap();
+    assert_eq!((settings.links.len(), settings.tunnels), (0, 4));
+    assert_eq!(settings.local, [Listener::default()]);
+    assert_eq!(settings.local[0].to_string(), "mixed://127.0.0.1:1080");
+    assert_eq!(settings.congestion, Congestion::Auto);
+    assert!(settings.notes.is_empty());
+}
+
+#[test]
+fn a_flag_goes_over_a_variable_and_that_over_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    let content = format!("links = [\"{}\"]\ntunnels = 2\nbind = [\"lo\"]\nlog = \"warn\"", link("f:1"));
+    fs::write(&path, content).unwrap();
+    let config = path.to_str().unwrap();
+    let variable = link("e:1");
+    let environment =
+        || Environment::from([("GKD_LINK", &*variable), ("GKD_TUNNELS", "3"), ("GKD_CONFIG", config)]);
+
+    let settings = load_with(Reach::default(), Listeners::default(), environment()).unwrap();
+    assert_eq!((settings.server(), settings.tunnels), ("e:1".to_owned(), 3));
+    assert_eq!((settings.bind.len(), settings.level), (1, Level::Warn));
+
+    let reach = Reach { tunnels: Some("5".to_owned()), ..flags(&[&link("a:1"), &link("b:1")]) };
+    let settings = load_with(reach, Listeners::default(), environment()).unwrap();
+    assert_eq!((settings.server(), settings.tunnels), ("a:1, b:1".to_owned(), 5));
+}
+
+#[test]
+fn the_users_own_file_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("gkd")).unwrap();
+    fs::write(directory.path().join("gkd/client.toml"), "tunnels = 7").unwrap();
+    let environment = Environment::from([("XDG_CONFIG_HOME", directory.path().to_str().unwrap())]);
+    let settings = load_with(Reach::default(), Listeners::default(), environment).unwrap();
+    assert_eq!(settings.tunnels, 7);
+}
+
+#[test]
+fn a_link_file_holds_links_and_comments() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("links");
+    fs::write(&path, format!("# mine\n\n  {}\n{}\n", link("a:1"), link("b:1"))).unwrap();
+    let reach = Reach { link_file: Some(path.to_str().unwrap().to_owned()), ..Reach::default() };
+    let settings = load_with(reach, Listeners::default(), Environment::default()).unwrap();
+    assert_eq!(settings.server(), "a:1, b:1");
+
+    // Named in a configuration, it is looked for beside it.
+    let config = directory.path().join("c.toml");
+    fs::write(&config, "link_file = \"links\"").unwrap();
+    let reach = Reach { config: Some(config.to_str().unwrap().to_owned()), ..Reach::default() };
+    let settings = load_with(reach, Listeners::default(), Environment::default()).unwrap();
+    assert_eq!(settings.server(), "a:1, b:1");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_others_may_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("links");
+    fs::write(&path, link("a:1")).unwrap();
+    for (mode, notes) in [(0o644, 1), (0o600, 0)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let reach = Reach { link_file: Some(path.to_str().unwrap().to_owned()), ..Reach::default() };
+        let settings = load_with(reach, Listeners::default(), Environment::default()).unwrap();
+        assert_eq!(settings.notes.len(), notes, "{:?}", settings.notes);
+    }
+}
+
+#[test]
+fn unencrypted_tunnels_are_asked_for_by_name_and_told() {
+    let plain = link("a:1").replace("gkd://", "gkd+plain://");
+    let cases = [(plain.clone(), false), (link("a:1"), true), (plain, true)];
+    for (text, flag) in cases {
+        let reach = Reach { plain: flag, ..flags(&[&text]) };
+        let settings = load_with(reach, Listeners::default(), Environment::default()).unwrap();
+        assert_eq!(settings.links[0].carrier, CarrierKind::Plain);
+        assert!(settings.notes[0].contains("NOT encrypted"), "{:?}", settings.notes);
+    }
+    let settings = load_with(flags(&[&link("a:1")]), Listeners::default(), Environment::default()).unwrap();
+    assert_eq!((settings.links[0].carrier, settings.notes.len()), (CarrierKind::Tls, 0));
+}
+
+#[test]
+fn auto_is_the_default_with_a_note() {
+    let settings = load_file("tunnels = \"auto\"").unwrap();
+    assert_eq!((settings.tunnels, settings.notes.len()), (4, 1));
+}
+
+#[test]
+fn wrong_arguments_are_told_by_their_option() {
+    let cut = &link("a:1")[..60];
+    let cases = [
+        (flags(&[cut]), "LINK: the link's key is cut"),
+        (flags(&["https://example.com"]), "LINK: https:// is not a gkd link"),
+        (flags(&["nonsense"]), "LINK: this is not a gkd link"),
+        (
+            Reach { tunnels: Some("0".to_owned()), ..Reach::default() },
+            "--tunnels: \"0\" is no number of tunnels",
+        ),
+        (Reach { tunnels: Some("65".to_owned()), ..Reach::default() }, "write 1 to 64"),
+        (Reach { bind: vec!["::1::".to_owned()], ..Reach::default() }, "--bind: "),
+        (Reach { congestion: Some("a b".to_owned()), ..Reach::default() }, "--congestion: "),
+        (Reach { via: Some("env".to_owned()), ..Reach::default() }, "--via: reaching the server"),
+    ];
+    for (reach, part) in cases {
+        let failure = load_with(reach, Listeners::default(), Environment::default()).unwrap_err();
+        assert_one_sentence(&failure, Status::Usage, part);
+        assert!(!failure.message.contains(&cut[10..30]), "{failure}");
+    }
+    let listeners = [
+        (Listeners { local: vec!["1080".to_owned()], remote: vec![] }, "--local: listener \"1080\""),
+        (Listeners { local: vec!["udp://1:h:2".to_owned()], remote: vec![] }, "not in this version"),
+        (
+            Listeners { local: vec![], remote: vec!["tcp://1:h:2".to_owned()] },
+            "--remote: listeners on the server",
+        ),
+    ];
+    for (listeners, part) in listeners {
+        let failure = load_with(Reach::default(), listeners, Environment::default()).unwrap_err();
+        assert_one_sentence(&failure, Status::Usage, part);
+    }
+}
+
+#[test]
+fn wrong_variables_and_files_are_of_the_configuration() {
+    for (name, value, part) in [
+        ("GKD_LINK", "gkd://x", "GKD_LINK: the link's key is cut"),
+        ("GKD_TUNNELS", "many", "GKD_TUNNELS: \"many\""),
+        ("GKD_PLAIN", "maybe", "GKD_PLAIN: \"maybe\" is neither"),
+        ("GKD_LINK_FILE", "/nowhere/at all", "GKD_LINK_FILE: the link file /nowhere/at all cannot be read"),
+        ("GKD_CONFIG", "/nowhere/c.toml", "the configuration /nowhere/c.toml cannot be read"),
+        ("GKD_LOG_FORMAT", "xml", "GKD_LOG_FORMAT: \"xml\" is no log format"),
+    ] {
+        let environment = Environment::from([(name, value)]);
+        let failure = load_with(Reach::default(), Listeners::default(), environment).unwrap_err();
+        assert_one_sentence(&failure, Status::Config, part);
+    }
+    let reach = Reach { link_file: Some("/nowhere".to_owned()), ..Reach::default() };
+    let failure = load_with(reach, Listeners::default(), Environment::default()).unwrap_err();
+    assert_one_sentence(&failure, Status::Config, "--link-file: ");
+}
+
+#[test]
+fn the_line_of_a_file_is_named() {
+    let link = link("a:1");
+    let cut = &link[..60];
+    let cases = [
+        ("tunnels = 4\nport = 1".to_owned(), "c.toml line 2: unknown field `port`"),
+        ("\n\ntunnels = = 4".to_owned(), "c.toml line 3: "),
+        ("tunnels = 99".to_owned(), "c.toml line 1: \"99\" is no number of tunnels"),
+        ("tunnels = 4.5".to_owned(), "c.toml line 1: \"4.5\" is no number of tunnels"),
+        ("local = [\n  \"mixed://1080\",\n  \"mixed://x\",\n]".to_owned(), "c.toml line 3: listener"),
+        (format!("links = [\"{cut}\"]"), "c.toml line 1: the link's key is cut"),
+        (
+            format!("log = \"info\"\nlinks = \"{link}\""),
+            "c.toml line 2: invalid type: a string, expected a seq",
+        ),
+        ("plain = \"yes\"".to_owned(), "c.toml line 1: invalid type: a string, expected a boolean"),
+        ("log = \"loud\"".to_owned(), "c.toml line 1: \"loud\" is no log level"),
+        ("remote = [\"tcp://1:h:2\"]".to_owned(), "c.toml line 1: listeners on the server are not in this"),
+        ("via = \"env\"".to_owned(), "c.toml line 1: reaching the server"),
+        ("tunnels = 4\ntunnels = 5".to_owned(), "c.toml line 2: duplicate key"),
+    ];
+    for (content, part) in cases {
+        let failure = load_file(&content).unwrap_err();
+        assert_one_sentence(&failure, Status::Config, part);
+        assert!(!failure.message.contains(&link[10..30]), "{failure}");
+    }
+}
+
+#[test]
+fn a_carrier_of_a_later_version_is_told() {
+    let text = link("a:1").replace("gkd://", "gkd+wss://");
+    let failure = load_with(flags(&[&text]), Listeners::default(), Environment::default()).unwrap_err();
+    assert_one_sentence(&failure, Status::Config, "gkd+wss:// is not in this version");
+}
+
+#[test]
+fn an_empty_link_file_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("links");
+    fs::write(&path, "# nothing yet\n").unwrap();
+    let reach = Reach { link_file: Some(path.to_str().unwrap().to_owned()), ..Reach::default() };
+    let failure = load_with(reach, Listeners::default(), Environment::default()).unwrap_err();
+    assert_one_sentence(&failure, Status::Config, "holds no link");
+}
+
+#[test]
+fn the_example_in_the_documentation_is_read() {
+    let lines = include_str!("file.rs").lines().skip_while(|line| !line.contains("```toml")).skip(1);
+    let example: String = lines
+        .take_while(|line| !line.contains("```"))
+        .map(|line| line.trim_start_matches("//! "))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let layer = file::parse(Path::new("c.toml"), &example).unwrap();
+    assert_eq!((layer.links.len(), layer.local.len(), layer.bind.len()), (1, 1, 1));
+}
