@@ -11,14 +11,15 @@ mod state;
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use gkd_proto::error::OpenError;
-use gkd_proto::id::{PeerId, Side};
+use gkd_proto::id::{PeerId, Side, TunnelId};
 use gkd_proto::packet::CloseCode;
 use gkd_proto::{SessionConfig, SessionStats};
 use tokio::sync::{Notify, broadcast, watch};
@@ -28,7 +29,7 @@ pub use builder::{ClientBuilder, DEFAULT_TUNNELS, IntoAddress, MAX_TUNNELS};
 use dial::Dialler;
 pub use dial::{Path, TunnelDialError};
 use slot::Slot;
-pub use state::{ClientEvent, ClientState};
+pub use state::{ClientEvent, ClientState, TunnelPlace};
 
 use crate::carrier::CarrierKind;
 use crate::connection::Connection;
@@ -84,6 +85,7 @@ struct Inner {
     /// Ends waits before dials.
     dial_now: Notify,
     state: watch::Sender<ClientState>,
+    places: Mutex<Vec<TunnelPlace>>,
     events: broadcast::Sender<ClientEvent>,
     /// No session follows the current one.
     closing: AtomicBool,
@@ -117,7 +119,12 @@ impl Client {
         let config = Arc::new(config);
         let peer = dialler.server.unwrap_or(PeerId([0; 32]));
         let first = new_session(&config, peer, &accepted, &runtime);
-        let state = ClientState { tunnels: paths.len() * tunnels, ..ClientState::default() };
+        let places: Vec<_> = paths
+            .iter()
+            .flat_map(|path| std::iter::repeat_n(path, tunnels))
+            .map(|path| TunnelPlace { path: path.clone(), tunnel: None, remote: None })
+            .collect();
+        let state = ClientState { tunnels: places.len(), ..ClientState::default() };
         let inner = Arc::new(Inner {
             dialler,
             config,
@@ -128,15 +135,14 @@ impl Client {
             renewed: watch::Sender::new(0),
             dial_now: Notify::new(),
             state: watch::Sender::new(state),
+            places: Mutex::new(places.clone()),
             events: broadcast::Sender::new(EVENTS),
             closing: AtomicBool::new(false),
             stop: CancellationToken::new(),
         });
-        for path in &paths {
-            for index in 0..tunnels {
-                let slot = Slot { inner: inner.clone(), path: path.clone(), index };
-                runtime.spawn(slot.keep());
-            }
+        for (place, TunnelPlace { path, .. }) in places.into_iter().enumerate() {
+            let slot = Slot { inner: inner.clone(), path, index: place % tunnels, place };
+            runtime.spawn(slot.keep());
         }
         runtime.spawn(supervise(inner.clone()));
         runtime.spawn(watch_over(inner.clone()));
@@ -225,6 +231,11 @@ impl Client {
         self.session().tunnels_up()
     }
 
+    /// The places of all tunnels, and which are up.
+    pub fn tunnels(&self) -> Vec<TunnelPlace> {
+        self.inner().lock_places().clone()
+    }
+
     /// Figures of the current session.
     pub fn stats(&self) -> SessionStats {
         self.session().stats()
@@ -252,7 +263,7 @@ impl Client {
     }
 
     /// Lets live connections end, for 30 s at the most, then ends the session; ready when the server was told,
-    /// so that a program may end. True when all connections came to their end.
+    /// so that a program may end. False when the time was over and live connections were cut.
     pub async fn close(&self) -> bool {
         self.close_within(DRAIN).await
     }
@@ -291,7 +302,7 @@ fn new_session(
 }
 
 impl Inner {
-    fn lock_current(&self) -> std::sync::MutexGuard<'_, Arc<TunnelManager>> {
+    fn lock_current(&self) -> MutexGuard<'_, Arc<TunnelManager>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -335,8 +346,15 @@ impl Inner {
         self.state.send_modify(change);
     }
 
-    /// Counts a tunnel as up until the guard goes.
-    fn count_up(self: &Arc<Self>) -> CountedUp {
+    fn lock_places(&self) -> MutexGuard<'_, Vec<TunnelPlace>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a tunnel as up until the guard goes.
+    fn show_up(self: &Arc<Self>, place: usize, tunnel: TunnelId, remote: Option<SocketAddr>) -> ShownUp {
+        if let Some(place) = self.lock_places().get_mut(place) {
+            (place.tunnel, place.remote) = (Some(tunnel), remote);
+        }
         let mut first = false;
         self.update(|state| {
             first = state.tunnels_up == 0;
@@ -348,7 +366,7 @@ impl Inner {
             // The server can be reached again: the others need not wait.
             self.dial_now.notify_waiters();
         }
-        CountedUp(self.clone())
+        ShownUp { inner: self.clone(), place }
     }
 
     fn probe(&self) {
@@ -373,11 +391,17 @@ impl Inner {
     }
 }
 
-struct CountedUp(Arc<Inner>);
+struct ShownUp {
+    inner: Arc<Inner>,
+    place: usize,
+}
 
-impl Drop for CountedUp {
+impl Drop for ShownUp {
     fn drop(&mut self) {
-        self.0.update(|state| state.tunnels_up -= 1);
+        if let Some(place) = self.inner.lock_places().get_mut(self.place) {
+            (place.tunnel, place.remote) = (None, None);
+        }
+        self.inner.update(|state| state.tunnels_up -= 1);
     }
 }
 

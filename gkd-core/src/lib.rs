@@ -35,8 +35,8 @@
 //! This crate knows no proxy protocol and reads no file. What travels is decided in `gkd-proto`, which it
 //! drives; a destination is a string of bytes to it.
 
-pub mod carrier;
 mod backoff;
+pub mod carrier;
 mod client;
 mod connection;
 mod error;
@@ -55,7 +55,7 @@ mod tunnel;
 
 pub use client::{
     Client, ClientBuilder, ClientEvent, ClientState, DEFAULT_TUNNELS, IntoAddress, MAX_TUNNELS, Path,
-    TunnelDialError,
+    TunnelDialError, TunnelPlace,
 };
 pub use connection::Connection;
 pub use error::{ConnectError, ConnectionReset, Error, Result, WriteAllByError};

@@ -224,8 +224,8 @@ pub struct ShutdownHandle {
 
 impl ShutdownHandle {
     /// Takes no new sessions and connections, lets live connections end, for so long at the most, then ends
-    /// every session. Ready when all clients were told, or will not be; `accept` then gives `None`. True when
-    /// every connection came to its end. With nothing live it is ready at once.
+    /// every session. Ready when all clients were told, or will not be; `accept` then gives `None`. False when
+    /// the time was over and live connections were cut. With nothing live it is ready at once.
     ///
     /// Cancelled half-way, it goes on in the background. A second call with a shorter time ends the first
     /// early.

@@ -133,7 +133,8 @@ impl SessionHandle {
     }
 
     /// Lets live connections end, for so long at the most, then ends the session; ready when the other end
-    /// was told, or will not be. True when all connections came to their end.
+    /// was told, or will not be. False when
+    /// the time was over and live connections were cut.
     pub(crate) async fn wind_down(&self, within: Option<Duration>, code: CloseCode, reason: &str) -> bool {
         let manager = &self.manager;
         manager.drain(code.0);
@@ -147,10 +148,10 @@ impl SessionHandle {
             }
             None => manager.reached(Phase::Drained).await,
         }
-        let drained = manager.has_drained();
+        let in_time = !manager.is_live();
         manager.close(code, reason);
         manager.reached(Phase::Gone).await;
-        drained
+        in_time
     }
 }
 

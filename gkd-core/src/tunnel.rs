@@ -373,9 +373,8 @@ impl Tunnel {
             return;
         }
         self.low_water = self.room;
-        #[cfg(target_os = "linux")]
         if let (Some(tcp), Ok(bytes)) = (self.carrier.socket(), u32::try_from(self.room)) {
-            socket2::SockRef::from(tcp).set_tcp_notsent_lowat(bytes).ok();
+            crate::socket::set_unsent_low_water(tcp, bytes);
         }
     }
 

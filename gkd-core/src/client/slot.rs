@@ -1,7 +1,7 @@
 //! One place for a tunnel: dials it, runs it, and when it ends dials it again, for ever.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gkd_proto::handshake::RejectCode;
 use gkd_proto::session::DropReason;
@@ -13,12 +13,18 @@ use crate::identity::new_seed;
 use crate::manager::TunnelManager;
 use crate::tunnel::{self, EndCause};
 
+/// A tunnel that carried something for so long is good: when it is lost, the waits start anew. One that something
+/// on the way ends as soon as it begins is not dialled again and again without a rest.
+const PROVEN: Duration = Duration::from_secs(1);
+
 /// The place of one tunnel.
 pub(super) struct Slot {
     pub(super) inner: Arc<Inner>,
     pub(super) path: Arc<Path>,
     /// Which of the path's tunnels.
     pub(super) index: usize,
+    /// Which of all.
+    pub(super) place: usize,
 }
 
 impl Slot {
@@ -52,14 +58,15 @@ impl Slot {
     async fn run(&self, up: Up, backoff: &mut Backoff) {
         let (path, tunnel, manager) = (self.path.clone(), up.guard.handle.id, up.guard.manager.clone());
         tracing::debug!(%path, %tunnel, "a tunnel is up");
-        let _counted = self.inner.count_up();
+        let _shown = self.inner.show_up(self.place, tunnel, up.carrier.peer_addr());
         self.inner.tell(ClientEvent::TunnelUp { path: path.clone(), tunnel });
+        let began = Instant::now();
         // In a task of its own: a panic in it ends this tunnel, and this place dials another.
         let end = self.inner.runtime.spawn(tunnel::run(up.guard, up.carrier, up.front)).await;
         let cause = match end {
             Ok(end) => {
                 let by_session = matches!(end.cause, EndCause::Dropped(DropReason::SessionEnded));
-                if end.received > 0 && !by_session {
+                if end.received > 0 && began.elapsed() >= PROVEN && !by_session {
                     backoff.reset();
                 }
                 if matches!(end.cause, EndCause::Io(_)) {

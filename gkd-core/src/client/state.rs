@@ -1,5 +1,6 @@
 //! What a client tells of itself: how it stands now, and what happened.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,4 +65,16 @@ pub enum ClientEvent {
     },
     /// The client was closed.
     Closed,
+}
+
+/// One place for a tunnel: a client has some per path, and keeps a tunnel up in each.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TunnelPlace {
+    /// Over which path.
+    pub path: Arc<Path>,
+    /// The tunnel that is up, as the figures of the session name it.
+    pub tunnel: Option<TunnelId>,
+    /// The address that it leads to, while it is up.
+    pub remote: Option<SocketAddr>,
 }

@@ -11,38 +11,36 @@
 
 mod accept;
 mod batch;
+mod driver;
+mod end;
+mod handle;
 mod slot;
+mod state;
 
-use std::collections::{HashMap, VecDeque};
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use futures::task::AtomicWaker;
-use gkd_proto::error::{DialTunnelError, TunnelError, WelcomeError};
+use gkd_proto::error::{DialTunnelError, WelcomeError};
 use gkd_proto::handshake::{Hello, Reject, Welcome};
-use gkd_proto::id::{BootId, ConnectionId, PeerId, SessionId, Side, TunnelId};
-use gkd_proto::packet::{CloseCode, DialError, ResetCode};
-use gkd_proto::session::{CloseCause, DropReason, Event};
+use gkd_proto::id::{BootId, PeerId, SessionId, Side, TunnelId};
+use gkd_proto::packet::CloseCode;
 use gkd_proto::{Session, SessionConfig};
 use tokio::sync::{Notify, watch};
 
 pub(crate) use accept::AcceptQueue;
 use batch::Batch;
+pub use end::SessionEnd;
+pub(crate) use handle::{TunnelGuard, TunnelHandle};
 pub(crate) use slot::{Slot, register};
+use state::State;
+pub(crate) use state::{Accepted, Parts};
 
 use crate::identity::new_seed;
-
-/// Connections of one session that wait to be accepted. One above it is answered with
-/// [`DialError::Busy`]: whoever opens that many without being served is better told than kept.
-const BACKLOG: usize = 1024;
-
-/// How long tunnels may take to say that the session ended before they are closed without.
-const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How far a session has come. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,82 +53,6 @@ pub(crate) enum Phase {
     Ended,
     /// It has ended, and so have its tunnels.
     Gone,
-}
-
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionEnd {
-    /// The protocol's reasons.
-    Closed(CloseCause),
-    /// A fault of this program (a panic while the session was at work) ended it.
-    Fault,
-}
-
-impl fmt::Display for SessionEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed(CloseCause::Local) => f.write_str("closed by this end"),
-            Self::Closed(CloseCause::Remote { code, reason }) => {
-                // The other end's words: escaped, for they may reach a terminal.
-                write!(f, "closed by the other end ({})", close_code(*code))?;
-                if reason.is_empty() { Ok(()) } else { write!(f, ": {}", reason.escape_debug()) }
-            }
-            Self::Closed(CloseCause::Violation(violation)) => {
-                write!(f, "the other end broke the protocol: {violation}")
-            }
-            Self::Closed(CloseCause::Expired) => f.write_str("no tunnel came up for as long as it may stand"),
-            Self::Closed(CloseCause::Lost) => f.write_str("the server does not know it any more"),
-            Self::Closed(_) => f.write_str("ended"),
-            Self::Fault => f.write_str("a fault inside this program; please report it"),
-        }
-    }
-}
-
-fn close_code(code: CloseCode) -> String {
-    match code {
-        CloseCode::DONE => "it is done".into(),
-        CloseCode::PROTOCOL => "it says that this end broke the protocol".into(),
-        CloseCode::REVOKED => "the user was removed, or has a new key".into(),
-        CloseCode::GOING_DOWN => "it is going down".into(),
-        CloseCode::LIMIT => "a limit was met".into(),
-        CloseCode::INTERNAL => "a fault of the other end".into(),
-        CloseCode(code) => format!("code {code}"),
-    }
-}
-
-/// What the manager and the task of one tunnel share.
-#[derive(Debug)]
-pub(crate) struct TunnelHandle {
-    /// The tunnel.
-    pub(crate) id: TunnelId,
-    /// The tunnel's task, when it rests for want of something to send.
-    pub(crate) ready: AtomicWaker,
-    /// The tunnel's task, for when the tunnel is to end.
-    pub(crate) stop: AtomicWaker,
-    dropped: OnceLock<DropReason>,
-    /// It goes down with the runtime.
-    going: AtomicBool,
-}
-
-impl TunnelHandle {
-    /// Why the tunnel is to be closed, once it is.
-    pub(crate) fn dropped(&self) -> Option<DropReason> {
-        self.dropped.get().copied()
-    }
-}
-
-/// Calls [`TunnelManager::tunnel_down`] when it goes, however the tunnel's task ends.
-#[derive(Debug)]
-pub(crate) struct TunnelGuard {
-    pub(crate) manager: Arc<TunnelManager>,
-    pub(crate) handle: Arc<TunnelHandle>,
-}
-
-impl Drop for TunnelGuard {
-    fn drop(&mut self) {
-        self.manager.tunnel_down(self.handle.id);
-    }
 }
 
 /// One session and all that waits for it.
@@ -157,31 +79,6 @@ impl fmt::Debug for TunnelManager {
     }
 }
 
-/// What the lock guards.
-pub(crate) struct State {
-    pub(crate) session: Session,
-    /// Connections that a handle holds, or that wait to be accepted.
-    slots: HashMap<ConnectionId, Slot>,
-    tunnels: HashMap<TunnelId, Arc<TunnelHandle>>,
-    /// Waiting to be accepted. Those that were reset meanwhile have no slot any more.
-    backlog: VecDeque<(ConnectionId, Bytes)>,
-    /// The session stands in the queue of those that have a backlog.
-    queued: bool,
-    /// When the driver will wake by itself.
-    armed: Option<Instant>,
-    ended: Option<SessionEnd>,
-    /// The other end takes no new connections; its reason.
-    draining: Option<u64>,
-    /// Tasks that wait until the other end has acknowledged some of what was opened.
-    openers: Vec<Waker>,
-    /// Wakers of which a call found that they are to be woken behind the lock.
-    woken: Vec<Waker>,
-    /// Wakers that were replaced, to be dropped behind the lock.
-    replaced: Vec<Waker>,
-    /// Where the newest tunnel comes from.
-    pub(crate) remote: Option<SocketAddr>,
-}
-
 impl TunnelManager {
     /// A session without a tunnel, and the task that keeps its time until it has ended.
     pub(crate) fn spawn(
@@ -193,31 +90,17 @@ impl TunnelManager {
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
         let session = Session::new(config, side, id, new_seed(), Instant::now());
-        let state = State {
-            session,
-            slots: HashMap::new(),
-            tunnels: HashMap::new(),
-            backlog: VecDeque::new(),
-            queued: false,
-            armed: None,
-            ended: None,
-            draining: None,
-            openers: Vec::new(),
-            woken: Vec::new(),
-            replaced: Vec::new(),
-            remote: None,
-        };
         let manager = Arc::new(Self {
             id,
             side,
             peer,
             runtime,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(session)),
             accepted,
             timer: Notify::new(),
             phase: watch::Sender::new(Phase::Live),
         });
-        manager.runtime.spawn(drive(manager.clone()));
+        manager.runtime.spawn(driver::drive(manager.clone()));
         manager
     }
 
@@ -269,9 +152,9 @@ impl TunnelManager {
         watched.wait_for(|now| *now >= phase).await.ok();
     }
 
-    /// It was told to drain, and no connection is left; it has not ended.
-    pub(crate) fn has_drained(&self) -> bool {
-        *self.phase.borrow() == Phase::Drained
+    /// It has not ended, and was not told to drain or has connections left.
+    pub(crate) fn is_live(&self) -> bool {
+        *self.phase.borrow() == Phase::Live
     }
 
     /// The session and its tunnels have ended.
@@ -355,9 +238,8 @@ impl TunnelManager {
     /// This tunnel goes down with the runtime; whether all others that are up do, or did.
     pub(crate) fn is_last_to_go(self: &Arc<Self>, handle: &TunnelHandle) -> bool {
         self.with(|state, _| {
-            handle.going.store(true, Ordering::Relaxed);
-            let going = state.tunnels.values().filter(|handle| handle.going.load(Ordering::Relaxed));
-            going.count() >= state.session.tunnels_up()
+            handle.goes();
+            state.tunnels.values().filter(|handle| handle.is_going()).count() >= state.session.tunnels_up()
         })
     }
 
@@ -368,43 +250,11 @@ impl TunnelManager {
 
     /// Takes the oldest connection that waits to be accepted, and whether more do.
     fn take_accepted(self: &Arc<Self>) -> Option<(Accepted, bool)> {
-        self.with(|state, now| {
-            while let Some((id, destination)) = state.backlog.pop_front() {
-                // One without a slot was reset while it waited.
-                let Some(slot) = state.slots.get_mut(&id) else { continue };
-                slot.waiting = false;
-                if destination.is_empty()
-                    && let Some(connection) = state.session.connection(now, id)
-                {
-                    connection.connected(Ok(()));
-                }
-                let accepted = Accepted { id, destination, remote: state.remote };
-                state.queued = !state.backlog.is_empty();
-                return Some((accepted, state.queued));
-            }
-            state.queued = false;
-            None
-        })
+        self.with(|state, now| state.take_accepted(now))
     }
 }
 
-/// A connection that the other end opened, on its way to a [`Connection`](crate::Connection).
-pub(crate) struct Accepted {
-    pub(crate) id: ConnectionId,
-    pub(crate) destination: Bytes,
-    pub(crate) remote: Option<SocketAddr>,
-}
-
-/// The session, and what is known of one connection beside it.
-pub(crate) struct Parts<'a> {
-    pub(crate) session: &'a mut Session,
-    pub(crate) slot: &'a mut Slot,
-    /// Where wakers go that others took the place of.
-    pub(crate) replaced: &'a mut Vec<Waker>,
-    /// Where wakers go that are to be woken.
-    pub(crate) woken: &'a mut Vec<Waker>,
-}
-
+/// A panic under the lock ends the session; its driver sees to it.
 struct WakeOnPanic<'a>(&'a Notify);
 
 impl Drop for WakeOnPanic<'_> {
@@ -414,250 +264,3 @@ impl Drop for WakeOnPanic<'_> {
         }
     }
 }
-
-impl State {
-    /// Makes room for what is to be known of a tunnel, in the same breath in which the session learns of it.
-    fn add_tunnel(&mut self, id: TunnelId) -> Arc<TunnelHandle> {
-        let handle = TunnelHandle {
-            id,
-            ready: AtomicWaker::new(),
-            stop: AtomicWaker::new(),
-            dropped: OnceLock::new(),
-            going: AtomicBool::new(false),
-        };
-        let handle = Arc::new(handle);
-        self.tunnels.insert(id, handle.clone());
-        handle
-    }
-
-    /// What a call on one connection needs.
-    pub(crate) fn parts(&mut self, id: ConnectionId) -> Parts<'_> {
-        let Self { session, slots, replaced, woken, .. } = self;
-        Parts { session, slot: slots.entry(id).or_default(), replaced, woken }
-    }
-
-    /// A handle for this connection exists from now on.
-    pub(crate) fn add_slot(&mut self, id: ConnectionId) {
-        self.slots.insert(id, Slot::default());
-    }
-
-    /// Wakes this task when more may be opened.
-    pub(crate) fn wait_to_open(&mut self, waker: &Waker) {
-        if !self.openers.iter().any(|standing| standing.will_wake(waker)) {
-            self.openers.push(waker.clone());
-        }
-    }
-
-    /// Bytes arrived on a tunnel, read into `buf`.
-    pub(crate) fn receive(
-        &mut self,
-        now: Instant,
-        tunnel: TunnelId,
-        buf: &mut BytesMut,
-    ) -> Result<(), TunnelError> {
-        let result = self.session.handle_recv(now, tunnel, buf);
-        self.wake_openers();
-        result
-    }
-
-    /// Whoever waits to open tries again; those that still cannot, wait again.
-    fn wake_openers(&mut self) {
-        self.woken.append(&mut self.openers);
-    }
-
-    /// Why the other end takes no new connections, once it does not.
-    pub(crate) fn draining(&self) -> Option<u64> {
-        self.draining
-    }
-
-    /// The handle of this connection is gone. Drop what this returns behind the lock.
-    pub(crate) fn remove_slot(&mut self, id: ConnectionId) -> Option<Slot> {
-        self.slots.remove(&id)
-    }
-
-    /// Why the session ended, once it has.
-    pub(crate) fn ended(&self) -> Option<&SessionEnd> {
-        self.ended.as_ref()
-    }
-
-    /// Drains what the session wants to tell. What it queues is bounded by its connections and tunnels.
-    fn settle(&mut self, now: Instant, batch: &mut Batch) {
-        while let Some(event) = self.session.poll_event() {
-            self.handle_event(now, event, batch);
-        }
-        for tunnel in self.session.tunnels_to_poll() {
-            if let Some(handle) = self.tunnels.get(&tunnel) {
-                batch.wakers.extend(handle.ready.take());
-            }
-        }
-        let due = self.session.poll_timeout();
-        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
-            self.armed = due;
-            batch.rearm = true;
-        }
-        if self.ended.is_some() && self.tunnels.is_empty() {
-            batch.phase = Some(Phase::Gone);
-            // The driver ends with the last tunnel.
-            batch.rearm = true;
-        }
-        batch.wakers.append(&mut self.woken);
-        batch.replaced.append(&mut self.replaced);
-    }
-
-    fn handle_event(&mut self, now: Instant, event: Event, batch: &mut Batch) {
-        match event {
-            Event::Accepted { connection, destination } => self.accept(now, connection, destination, batch),
-            Event::Connected { connection, result } => self.slot_event(connection, batch, |slot, wake| {
-                slot.answer = Some(result);
-                wake.extend(slot.answer_waker.take());
-                if result.is_err() {
-                    // The session has reset it, and says no more of it: readers and writers are told here.
-                    slot.reset.get_or_insert(ResetCode::DIAL);
-                    slot.wake_all(wake);
-                }
-            }),
-            Event::Readable { connection } => self.slot_event(connection, batch, |slot, wake| {
-                wake.extend(slot.reader.take());
-            }),
-            Event::Writable { connection } => self.slot_event(connection, batch, |slot, wake| {
-                wake.extend(slot.writer.take());
-            }),
-            Event::Acknowledged { connection } => self.slot_event(connection, batch, |slot, wake| {
-                slot.acknowledged = true;
-                wake.extend(slot.writer.take());
-            }),
-            Event::Datagram { connection } => self.slot_event(connection, batch, |slot, wake| {
-                wake.extend(slot.datagram.take());
-            }),
-            Event::Reset { connection, code } => self.reset(connection, code, batch),
-            Event::DropTunnel { tunnel, reason } => {
-                if let Some(handle) = self.tunnels.get(&tunnel) {
-                    handle.dropped.set(reason).ok();
-                    batch.wakers.extend(handle.stop.take());
-                }
-            }
-            Event::Draining { reason } => self.draining = Some(reason),
-            Event::Drained => batch.phase = batch.phase.max(Some(Phase::Drained)),
-            Event::Closed { cause } => self.end(now, SessionEnd::Closed(cause), batch),
-            _ => {}
-        }
-    }
-
-    fn slot_event(
-        &mut self,
-        id: ConnectionId,
-        batch: &mut Batch,
-        handle: impl FnOnce(&mut Slot, &mut Vec<Waker>),
-    ) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            handle(slot, &mut batch.wakers);
-        }
-    }
-
-    fn accept(&mut self, now: Instant, id: ConnectionId, destination: Bytes, batch: &mut Batch) {
-        if self.backlog.len() >= BACKLOG {
-            self.backlog.retain(|(id, _)| self.slots.contains_key(id));
-        }
-        if self.backlog.len() >= BACKLOG {
-            if let Some(connection) = self.session.connection(now, id) {
-                connection.connected(Err(DialError::Busy));
-            }
-            return;
-        }
-        self.slots.insert(id, Slot { waiting: true, ..Slot::default() });
-        self.backlog.push_back((id, destination));
-        batch.accepted |= !self.queued;
-        self.queued = true;
-    }
-
-    fn reset(&mut self, id: ConnectionId, code: ResetCode, batch: &mut Batch) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        slot.reset = Some(code);
-        slot.wake_all(&mut batch.wakers);
-        if slot.waiting {
-            self.slots.remove(&id);
-        }
-    }
-
-    fn end(&mut self, now: Instant, end: SessionEnd, batch: &mut Batch) {
-        if self.ended.is_some() {
-            return;
-        }
-        self.ended = Some(end);
-        // What arrived whole the session still knows, so that it can be accepted and read to its end.
-        self.slots.retain(|id, slot| {
-            let known = self.session.connection(now, *id).is_some();
-            slot.ended = true;
-            if !known && !slot.is_over() {
-                slot.reset.get_or_insert(ResetCode::SESSION);
-            }
-            slot.wake_all(&mut batch.wakers);
-            known || !slot.waiting
-        });
-        for handle in self.tunnels.values() {
-            batch.wakers.extend(handle.stop.take());
-        }
-        batch.wakers.append(&mut self.openers);
-        batch.phase = batch.phase.max(Some(Phase::Ended));
-        // The driver has to see it.
-        batch.rearm = true;
-    }
-
-    /// Ends tunnels that take too long to say that the session ended.
-    fn drop_tunnels(&mut self) {
-        for handle in self.tunnels.values() {
-            handle.dropped.set(DropReason::Silent).ok();
-            self.woken.extend(handle.stop.take());
-        }
-    }
-
-    /// Puts an ended session in the place of one whose state cannot be trusted.
-    fn replace_session(&mut self, side: Side, id: SessionId) {
-        let now = Instant::now();
-        self.session = Session::new(Arc::default(), side, id, 0, now);
-        self.session.close(now, CloseCode::INTERNAL, "");
-        for handle in self.tunnels.values() {
-            handle.dropped.set(DropReason::SessionEnded).ok();
-        }
-    }
-}
-
-/// Keeps the session's time until it has ended and its tunnels with it; sees that these do not take long.
-async fn drive(manager: Arc<TunnelManager>) {
-    let sleep = tokio::time::sleep(Duration::ZERO);
-    tokio::pin!(sleep);
-    let mut close_by: Option<Instant> = None;
-    loop {
-        let (mut due, ended, gone) = manager.with(|state, _| {
-            state.armed = state.session.poll_timeout();
-            let ended = state.ended.is_some();
-            (state.armed, ended, ended && state.tunnels.is_empty())
-        });
-        if gone {
-            break;
-        }
-        if ended {
-            let by = *close_by.get_or_insert_with(|| Instant::now() + CLOSE_WITHIN);
-            if Instant::now() >= by {
-                break manager.with(|state, _| state.drop_tunnels());
-            }
-            due = Some(due.map_or(by, |due| due.min(by)));
-        }
-        match due {
-            Some(due) => {
-                sleep.as_mut().reset(due.into());
-                tokio::select! {
-                    () = &mut sleep => manager.with(|state, now| state.session.handle_timeout(now)),
-                    () = manager.timer.notified() => {}
-                }
-            }
-            None => manager.timer.notified().await,
-        }
-    }
-    if let Some(end) = manager.ended() {
-        tracing::debug!(session = ?manager.id, "the session ended: {end}");
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -205,12 +205,16 @@ async fn one_of_two_paths_is_enough() {
     let builder = Client::builder().address(good.address).address(bad.address).carrier(plain).tunnels(2);
     let client = builder.connect().await.unwrap();
     until("both paths", || client.tunnels_up() == 4).await;
+    until("all are shown", || client.tunnels().iter().all(|place| place.tunnel.is_some())).await;
     spawn_echo(Arc::new(server));
     transfer_while(&client, 20_000_000, async |progress| {
         reached(progress, 3_000_000).await;
         bad.shut(true);
         bad.cut_all();
         until("one path", || client.tunnels_up() == 2).await;
+        for place in client.tunnels() {
+            assert_eq!(place.remote.is_some(), place.path.address.to_string() == good.address.to_string());
+        }
         reached(progress, 10_000_000).await;
         bad.shut(false);
         until("both paths again", || client.tunnels_up() == 4).await;

@@ -1,0 +1,298 @@
+//! What the lock of a [`TunnelManager`](super::TunnelManager) guards: the session, and beside it the handles of
+//! its tunnels and connections. Turns the session's events into wake-ups.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use gkd_proto::Session;
+use gkd_proto::error::TunnelError;
+use gkd_proto::id::{ConnectionId, SessionId, Side, TunnelId};
+use gkd_proto::packet::{CloseCode, DialError, ResetCode};
+use gkd_proto::session::{DropReason, Event};
+
+use super::batch::Batch;
+use super::{Phase, SessionEnd, Slot, TunnelHandle};
+
+/// Connections of one session that wait to be accepted. One above it is answered with
+/// [`DialError::Busy`]: whoever opens that many without being served is better told than kept.
+const BACKLOG: usize = 1024;
+
+/// What the lock guards.
+pub(crate) struct State {
+    pub(crate) session: Session,
+    /// Connections that a handle holds, or that wait to be accepted.
+    pub(super) slots: HashMap<ConnectionId, Slot>,
+    pub(super) tunnels: HashMap<TunnelId, Arc<TunnelHandle>>,
+    /// Waiting to be accepted. Those that were reset meanwhile have no slot any more.
+    pub(super) backlog: VecDeque<(ConnectionId, Bytes)>,
+    /// The session stands in the queue of those that have a backlog.
+    pub(super) queued: bool,
+    /// When the driver will wake by itself.
+    pub(super) armed: Option<Instant>,
+    pub(super) ended: Option<SessionEnd>,
+    /// The other end takes no new connections; its reason.
+    draining: Option<u64>,
+    /// Tasks that wait until the other end has acknowledged some of what was opened.
+    openers: Vec<Waker>,
+    /// Wakers of which a call found that they are to be woken behind the lock.
+    woken: Vec<Waker>,
+    /// Wakers that were replaced, to be dropped behind the lock.
+    replaced: Vec<Waker>,
+    /// Where the newest tunnel comes from.
+    pub(crate) remote: Option<SocketAddr>,
+}
+
+/// The session, and what is known of one connection beside it.
+pub(crate) struct Parts<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) slot: &'a mut Slot,
+    /// Where wakers go that others took the place of.
+    pub(crate) replaced: &'a mut Vec<Waker>,
+    /// Where wakers go that are to be woken.
+    pub(crate) woken: &'a mut Vec<Waker>,
+}
+
+/// A connection that the other end opened, on its way to a [`Connection`](crate::Connection).
+pub(crate) struct Accepted {
+    pub(crate) id: ConnectionId,
+    pub(crate) destination: Bytes,
+    pub(crate) remote: Option<SocketAddr>,
+}
+
+impl State {
+    pub(super) fn new(session: Session) -> Self {
+        Self {
+            session,
+            slots: HashMap::new(),
+            tunnels: HashMap::new(),
+            backlog: VecDeque::new(),
+            queued: false,
+            armed: None,
+            ended: None,
+            draining: None,
+            openers: Vec::new(),
+            woken: Vec::new(),
+            replaced: Vec::new(),
+            remote: None,
+        }
+    }
+
+    /// Makes room for what is to be known of a tunnel, in the same breath in which the session learns of it.
+    pub(super) fn add_tunnel(&mut self, id: TunnelId) -> Arc<TunnelHandle> {
+        let handle = TunnelHandle::new(id);
+        self.tunnels.insert(id, handle.clone());
+        handle
+    }
+
+    /// What a call on one connection needs.
+    pub(crate) fn parts(&mut self, id: ConnectionId) -> Parts<'_> {
+        let Self { session, slots, replaced, woken, .. } = self;
+        Parts { session, slot: slots.entry(id).or_default(), replaced, woken }
+    }
+
+    /// A handle for this connection exists from now on.
+    pub(crate) fn add_slot(&mut self, id: ConnectionId) {
+        self.slots.insert(id, Slot::default());
+    }
+
+    /// Wakes this task when more may be opened.
+    pub(crate) fn wait_to_open(&mut self, waker: &Waker) {
+        if !self.openers.iter().any(|standing| standing.will_wake(waker)) {
+            self.openers.push(waker.clone());
+        }
+    }
+
+    /// Bytes arrived on a tunnel, read into `buf`.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        tunnel: TunnelId,
+        buf: &mut BytesMut,
+    ) -> Result<(), TunnelError> {
+        let result = self.session.handle_recv(now, tunnel, buf);
+        self.wake_openers();
+        result
+    }
+
+    /// Whoever waits to open tries again; those that still cannot, wait again.
+    pub(super) fn wake_openers(&mut self) {
+        self.woken.append(&mut self.openers);
+    }
+
+    /// Why the other end takes no new connections, once it does not.
+    pub(crate) fn draining(&self) -> Option<u64> {
+        self.draining
+    }
+
+    /// The handle of this connection is gone. Drop what this returns behind the lock.
+    pub(crate) fn remove_slot(&mut self, id: ConnectionId) -> Option<Slot> {
+        self.slots.remove(&id)
+    }
+
+    /// Why the session ended, once it has.
+    pub(crate) fn ended(&self) -> Option<&SessionEnd> {
+        self.ended.as_ref()
+    }
+
+    /// Drains what the session wants to tell. What it queues is bounded by its connections and tunnels.
+    pub(super) fn settle(&mut self, now: Instant, batch: &mut Batch) {
+        while let Some(event) = self.session.poll_event() {
+            self.handle_event(now, event, batch);
+        }
+        for tunnel in self.session.tunnels_to_poll() {
+            if let Some(handle) = self.tunnels.get(&tunnel) {
+                batch.wakers.extend(handle.ready.take());
+            }
+        }
+        let due = self.session.poll_timeout();
+        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
+            self.armed = due;
+            batch.rearm = true;
+        }
+        if self.ended.is_some() && self.tunnels.is_empty() {
+            batch.phase = Some(Phase::Gone);
+            // The driver ends with the last tunnel.
+            batch.rearm = true;
+        }
+        batch.wakers.append(&mut self.woken);
+        batch.replaced.append(&mut self.replaced);
+    }
+
+    fn handle_event(&mut self, now: Instant, event: Event, batch: &mut Batch) {
+        match event {
+            Event::Accepted { connection, destination } => self.accept(now, connection, destination, batch),
+            Event::Connected { connection, result } => self.slot_event(connection, batch, |slot, wake| {
+                slot.answer = Some(result);
+                wake.extend(slot.answer_waker.take());
+                if result.is_err() {
+                    // The session has reset it, and says no more of it: readers and writers are told here.
+                    slot.reset.get_or_insert(ResetCode::DIAL);
+                    slot.wake_all(wake);
+                }
+            }),
+            Event::Readable { connection } => self.slot_event(connection, batch, |slot, wake| {
+                wake.extend(slot.reader.take());
+            }),
+            Event::Writable { connection } => self.slot_event(connection, batch, |slot, wake| {
+                wake.extend(slot.writer.take());
+            }),
+            Event::Acknowledged { connection } => self.slot_event(connection, batch, |slot, wake| {
+                slot.acknowledged = true;
+                wake.extend(slot.writer.take());
+            }),
+            Event::Datagram { connection } => self.slot_event(connection, batch, |slot, wake| {
+                wake.extend(slot.datagram.take());
+            }),
+            Event::Reset { connection, code } => self.reset(connection, code, batch),
+            Event::DropTunnel { tunnel, reason } => {
+                if let Some(handle) = self.tunnels.get(&tunnel) {
+                    batch.wakers.extend(handle.drop_for(reason));
+                }
+            }
+            Event::Draining { reason } => self.draining = Some(reason),
+            Event::Drained => batch.phase = batch.phase.max(Some(Phase::Drained)),
+            Event::Closed { cause } => self.end(now, SessionEnd::Closed(cause), batch),
+            _ => {}
+        }
+    }
+
+    fn slot_event(
+        &mut self,
+        id: ConnectionId,
+        batch: &mut Batch,
+        handle: impl FnOnce(&mut Slot, &mut Vec<Waker>),
+    ) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            handle(slot, &mut batch.wakers);
+        }
+    }
+
+    fn accept(&mut self, now: Instant, id: ConnectionId, destination: Bytes, batch: &mut Batch) {
+        if self.backlog.len() >= BACKLOG {
+            self.backlog.retain(|(id, _)| self.slots.contains_key(id));
+        }
+        if self.backlog.len() >= BACKLOG {
+            if let Some(connection) = self.session.connection(now, id) {
+                connection.connected(Err(DialError::Busy));
+            }
+            return;
+        }
+        self.slots.insert(id, Slot { waiting: true, ..Slot::default() });
+        self.backlog.push_back((id, destination));
+        batch.accepted |= !self.queued;
+        self.queued = true;
+    }
+
+    /// The oldest connection that waits to be accepted, and whether more do. One without a destination is
+    /// answered by that.
+    pub(super) fn take_accepted(&mut self, now: Instant) -> Option<(Accepted, bool)> {
+        while let Some((id, destination)) = self.backlog.pop_front() {
+            // One without a slot was reset while it waited.
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            slot.waiting = false;
+            if destination.is_empty()
+                && let Some(connection) = self.session.connection(now, id)
+            {
+                connection.connected(Ok(()));
+            }
+            self.queued = !self.backlog.is_empty();
+            return Some((Accepted { id, destination, remote: self.remote }, self.queued));
+        }
+        self.queued = false;
+        None
+    }
+
+    fn reset(&mut self, id: ConnectionId, code: ResetCode, batch: &mut Batch) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.reset = Some(code);
+        slot.wake_all(&mut batch.wakers);
+        if slot.waiting {
+            self.slots.remove(&id);
+        }
+    }
+
+    pub(super) fn end(&mut self, now: Instant, end: SessionEnd, batch: &mut Batch) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(end);
+        // What arrived whole the session still knows, so that it can be accepted and read to its end.
+        self.slots.retain(|id, slot| {
+            let known = self.session.connection(now, *id).is_some();
+            slot.ended = true;
+            if !known && !slot.is_over() {
+                slot.reset.get_or_insert(ResetCode::SESSION);
+            }
+            slot.wake_all(&mut batch.wakers);
+            known || !slot.waiting
+        });
+        for handle in self.tunnels.values() {
+            batch.wakers.extend(handle.stop.take());
+        }
+        batch.wakers.append(&mut self.openers);
+        batch.phase = batch.phase.max(Some(Phase::Ended));
+        // The driver has to see it.
+        batch.rearm = true;
+    }
+
+    /// Ends tunnels that take too long to say that the session ended.
+    pub(super) fn drop_tunnels(&mut self) {
+        for handle in self.tunnels.values() {
+            self.woken.extend(handle.drop_for(DropReason::Silent));
+        }
+    }
+
+    /// Puts an ended session in the place of one whose state cannot be trusted.
+    pub(super) fn replace_session(&mut self, side: Side, id: SessionId) {
+        let now = Instant::now();
+        self.session = Session::new(Arc::default(), side, id, 0, now);
+        self.session.close(now, CloseCode::INTERNAL, "");
+        for handle in self.tunnels.values() {
+            self.woken.extend(handle.drop_for(DropReason::SessionEnded));
+        }
+    }
+}
