@@ -18,7 +18,8 @@ use crate::packet::{
     Account, Blocked, Close, Connect, Connected, Credit, Data, Datagram, Finish, Packet, Reset, ResetCode,
 };
 
-/// A payload that is kept holds no more than so many times its size of the read buffer that it arrived in.
+/// A payload that is kept is at least this part of what the read buffer's capacity was when its turn began. The
+/// allocation behind that may be larger, where earlier packets were split off its front.
 const PINNED: usize = 8;
 
 impl Session {
