@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use gkd_proto::budget::Reservation;
 use gkd_proto::error::OpenError;
 use gkd_proto::id::{PeerId, Side, TunnelId};
 use gkd_proto::packet::CloseCode;
@@ -298,7 +299,8 @@ fn new_session(
     runtime: &tokio::runtime::Handle,
 ) -> Arc<TunnelManager> {
     let (config, id) = (config.clone(), new_session_id());
-    TunnelManager::spawn(config, Side::Client, id, peer, accepted.clone(), runtime.clone())
+    let memory = Reservation::default();
+    TunnelManager::spawn(config, Side::Client, id, peer, memory, accepted.clone(), runtime.clone())
 }
 
 impl Inner {
