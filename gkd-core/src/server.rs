@@ -16,9 +16,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::join_all;
-use gkd_proto::{MemoryBudget, SessionConfig};
 use gkd_proto::id::{BootId, PeerId};
 use gkd_proto::packet::CloseCode;
+use gkd_proto::{MemoryBudget, SessionConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
