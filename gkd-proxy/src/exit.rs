@@ -1,12 +1,16 @@
 //! The end that dials: takes a connection that the other end opened, reaches its destination, and relays
 //! ([`Exit`]).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
 
 use crate::connection::VirtualConnection;
 use crate::destination::{Destination, DestinationError};
 use crate::dial::{DialFailure, Dialer};
+use crate::dial_limit::{DialLimit, DialPlace};
 use crate::log::Seldom;
 use crate::relay::{RelayConfig, Relayed, relay};
 
@@ -14,8 +18,12 @@ use crate::relay::{RelayConfig, Relayed, relay};
 pub struct Exit {
     dialer: Dialer,
     relay: RelayConfig,
+    limit: Option<Arc<DialLimit>>,
     failures: Seldom,
 }
+
+/// No place for another destination.
+struct NoRoom;
 
 /// Why a connection led nowhere. The other end was told.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +35,9 @@ pub enum ExitError {
     /// Its destination was not reached.
     #[error("{0} was not reached: {1}")]
     Dial(Destination, #[source] DialFailure),
+    /// As many destinations are reached as may be, or as this peer may have of them.
+    #[error("{0} was not dialled: too many destinations are open; a higher limit of open files makes room")]
+    Busy(Destination),
     /// The other end gave it up before its destination was reached.
     #[error("{0} was given up by the other end")]
     GivenUp(Destination),
@@ -35,7 +46,13 @@ pub enum ExitError {
 impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
-        Self { dialer, relay, failures: Seldom::default() }
+        Self { dialer, relay, limit: None, failures: Seldom::default() }
+    }
+
+    /// The same with a bound on destinations, which other exits may share.
+    pub fn within(mut self, limit: Arc<DialLimit>) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// Serves one connection: dials its destination, tells the other end the result, and carries bytes until
@@ -59,6 +76,10 @@ impl Exit {
             }
         };
         let Destination::Tcp(target) = &destination;
+        let Ok(_place) = self.place(connection.peer()) else {
+            connection.confirm(Err(DialError::Busy));
+            return Err(ExitError::Busy(destination));
+        };
         let dialled = tokio::select! {
             dialled = self.dialer.dial(target) => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
@@ -82,10 +103,17 @@ impl Exit {
         }
     }
 
+    /// Room for one more destination of this peer; nothing to hold where there is no bound.
+    fn place(&self, peer: PeerId) -> Result<Option<DialPlace>, NoRoom> {
+        self.limit.as_ref().map(|limit| limit.take(peer).ok_or(NoRoom)).transpose()
+    }
+
     fn complain(&self, error: &ExitError) {
         let kind = match error {
             ExitError::Destination(error) => error.to_string(),
             ExitError::Dial(destination, _) => destination.to_string(),
+            // One line for all of them.
+            ExitError::Busy(_) => "busy".to_owned(),
             ExitError::GivenUp(_) => return,
         };
         if let Some(more) = self.failures.note(&kind) {

@@ -111,3 +111,30 @@ async fn one_destination_that_hangs_disturbs_no_other() {
     tokio::spawn(async move { exit.serve(far).await });
     tokio::time::timeout(Duration::from_secs(5), near.connected()).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn at_the_limit_a_peer_is_told_so_and_those_that_end_make_room() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = to(&listener.local_addr().unwrap().to_string());
+    let exit = Arc::new(exit().within(DialLimit::new(2)));
+    let serve = |far| {
+        let exit = exit.clone();
+        tokio::spawn(async move { exit.serve(far).await })
+    };
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let (near, far) = memory::pair(address.clone());
+        open.push((serve(far), near));
+        open.last().unwrap().1.connected().await.unwrap();
+    }
+    let (near, far) = memory::pair(address.clone());
+    let error = serve(far).await.unwrap().unwrap_err();
+    assert!(matches!(error, ExitError::Busy(_)), "{error}");
+    assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Busy))));
+    let (served, near) = open.pop().unwrap();
+    near.reset(ResetCode::APPLICATION);
+    served.await.unwrap().ok();
+    let (near, far) = memory::pair(address);
+    serve(far);
+    near.connected().await.unwrap();
+}
