@@ -121,6 +121,11 @@ fn tell(path: &str, found: &Found, tunnels: usize) -> Result<(), Failure> {
                 println!("{path}: another key than the link's");
                 return Err(Failure::refused(words));
             }
+            Some(TunnelDialError::Carrier(CarrierError::PlainRefused { .. })) => {
+                println!("{path}: reachable");
+                println!("{path}: takes encrypted tunnels only");
+                return Err(Failure::refused(words));
+            }
             Some(error @ TunnelDialError::Rejected { .. }) => {
                 println!("{path}: reachable");
                 println!("{path}: the right key");

@@ -184,6 +184,9 @@ fn a_server_that_refuses_is_77() {
     let other = support::link(&SecretKey::generate().public(), &server.user(), &server.address());
     let parts = "proved another key than this link names";
     assert_fails(&["-q", "-L", "mixed://0", &other], &[], 77, parts);
+    // One that is there and takes TLS only is no network that is down.
+    let parts = "does not take the unencrypted carrier, which both ends must ask for by name";
+    assert_fails(&["-q", "-L", "mixed://0", "--plain", &server.link()], &[], 77, parts);
 }
 
 #[test]
@@ -212,6 +215,10 @@ fn check_tells_a_line_each() {
         run(&support::link(&SecretKey::generate().public(), &server.user(), &server.address()));
     assert_eq!(status, Some(77), "{stderr}");
     assert!(stdout.contains("another key") && stderr.contains("someone is in between"), "{stdout}{stderr}");
+
+    let (status, stdout, stderr) = run(&server.link().replace("gkd://", "gkd+plain://"));
+    assert_eq!(status, Some(77), "{stderr}");
+    assert!(stdout.contains("encrypted tunnels only") && stderr.contains("run --plain"), "{stdout}{stderr}");
 
     let down = support::link(&server.key(), &server.user(), &format!("127.0.0.1:{}", free_port()));
     let (status, stdout, stderr) = run(&down);

@@ -118,7 +118,10 @@ impl TunnelDialError {
             }
             Self::Carrier(error) => matches!(
                 error,
-                CarrierError::WrongKey { .. } | CarrierError::NotSupported(_) | CarrierError::NoServerKey
+                CarrierError::WrongKey { .. }
+                    | CarrierError::PlainRefused { .. }
+                    | CarrierError::NotSupported(_)
+                    | CarrierError::NoServerKey
             ),
             _ => false,
         }
