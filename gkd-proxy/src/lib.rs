@@ -38,6 +38,8 @@ mod socks5;
 
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod served;
 
 pub use connection::{Opener, VirtualConnection};
 pub use credentials::Credentials;
