@@ -185,7 +185,10 @@ async fn the_unencrypted_carrier_is_not_taken_unasked() {
     let error = near.unwrap_err().at("server.example:1");
     assert!(matches!(error, CarrierError::PlainRefused { .. }), "{error:?}");
     let words = error.to_string();
-    assert!(words.starts_with("the server at server.example:1 does not take") && words.contains("--plain"), "{words}");
+    assert!(
+        words.starts_with("the server at server.example:1 does not take") && words.contains("--plain"),
+        "{words}"
+    );
 }
 
 #[tokio::test]

@@ -58,10 +58,7 @@ async fn a_server_that_takes_no_unencrypted_tunnel_says_so_for_good() {
     let refused = within("refusal", plain.wait_for_network(true).connect()).await.unwrap_err();
     let Error::Dial(error) = refused else { panic!("{refused}") };
     assert!(error.is_final(), "{error}");
-    assert!(
-        matches!(&*error, TunnelDialError::Carrier(CarrierError::PlainRefused { .. })),
-        "{error}"
-    );
+    assert!(matches!(&*error, TunnelDialError::Carrier(CarrierError::PlainRefused { .. })), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
