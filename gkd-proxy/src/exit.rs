@@ -1,18 +1,26 @@
 //! The end that dials: takes a connection that the other end opened, reaches its destination, and relays
 //! ([`Exit`]).
 
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use gkd_core::proto::packet::DialError;
+use tokio::sync::watch;
 
 use crate::connection::VirtualConnection;
 use crate::destination::{Destination, DestinationError};
 use crate::dial::{DialFailure, Dialer};
 use crate::log::Seldom;
 use crate::relay::{RelayConfig, Relayed, relay};
+use crate::rules::{Denial, Rules};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
 pub struct Exit {
     dialer: Dialer,
+    /// Those in force; they go over the dialer's own.
+    rules: watch::Sender<Arc<Rules>>,
     relay: RelayConfig,
     failures: Seldom,
 }
@@ -27,6 +35,9 @@ pub enum ExitError {
     /// Its destination was not reached.
     #[error("{0} was not reached: {1}")]
     Dial(Destination, #[source] DialFailure),
+    /// The rules in force came to forbid it while it ran.
+    #[error("{0} was reset: the rules do not allow it any more ({1})")]
+    Forbidden(Destination, Denial),
     /// The other end gave it up before its destination was reached.
     #[error("{0} was given up by the other end")]
     GivenUp(Destination),
@@ -35,7 +46,13 @@ pub enum ExitError {
 impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
-        Self { dialer, relay, failures: Seldom::default() }
+        let rules = watch::Sender::new(dialer.rules().clone());
+        Self { dialer, rules, relay, failures: Seldom::default() }
+    }
+
+    /// Dials by other rules from now on, and resets the connections that they forbid.
+    pub fn set_rules(&self, rules: impl Into<Arc<Rules>>) {
+        self.rules.send_replace(rules.into());
     }
 
     /// Serves one connection: dials its destination, tells the other end the result, and carries bytes until
@@ -59,14 +76,22 @@ impl Exit {
             }
         };
         let Destination::Tcp(target) = &destination;
+        // From before the dial, so that no change is missed.
+        let mut rules = self.rules.subscribe();
+        let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
         let dialled = tokio::select! {
-            dialled = self.dialer.dial(target) => dialled,
+            dialled = dialer.dial(target) => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {
             Ok(socket) => {
                 connection.confirm(Ok(()));
-                let relayed = relay(socket, connection, Bytes::new(), &self.relay).await;
+                let peer = socket.peer_addr().ok();
+                let relayed = tokio::select! {
+                    relayed = relay(socket, connection, Bytes::new(), &self.relay) => relayed,
+                    // The relay resets both sides when it is dropped.
+                    denial = forbidden(&mut rules, peer) => return Err(ExitError::Forbidden(destination, denial)),
+                };
                 tracing::debug!(
                     "{destination}: {} bytes up, {} down, {:?}",
                     relayed.down,
@@ -85,7 +110,7 @@ impl Exit {
     fn complain(&self, error: &ExitError) {
         let kind = match error {
             ExitError::Destination(error) => error.to_string(),
-            ExitError::Dial(destination, _) => destination.to_string(),
+            ExitError::Dial(destination, _) | ExitError::Forbidden(destination, _) => destination.to_string(),
             ExitError::GivenUp(_) => return,
         };
         if let Some(more) = self.failures.note(&kind) {
@@ -93,6 +118,18 @@ impl Exit {
             tracing::warn!("{error}{more}");
         }
     }
+}
+
+/// Waits until rules come into force that forbid this address. One that is not known is gone, and forbidden to nobody.
+async fn forbidden(rules: &mut watch::Receiver<Arc<Rules>>, peer: Option<SocketAddr>) -> Denial {
+    let Some(peer) = peer else { return pending().await };
+    while rules.changed().await.is_ok() {
+        let now = rules.borrow_and_update().clone();
+        if let Err(denial) = now.check(peer) {
+            return denial;
+        }
+    }
+    pending().await
 }
 
 #[cfg(test)]
