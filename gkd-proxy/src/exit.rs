@@ -109,8 +109,8 @@ impl Exit {
 
     fn complain(&self, error: &ExitError) {
         let kind = match error {
-            ExitError::Destination(error) => error.to_string(),
-            ExitError::Dial(destination, _) | ExitError::Forbidden(destination, _) => destination.to_string(),
+            ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
+            ExitError::Dial(destination, _) => destination.to_string(),
             ExitError::GivenUp(_) => return,
         };
         if let Some(more) = self.failures.note(&kind) {
