@@ -12,6 +12,7 @@
 //! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
+//! | [`program`] | what the programs have in common: log, signals, how they end |
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ pub mod listener;
 mod log;
 mod mixed;
 mod outlet;
+pub mod program;
 mod proxy_header;
 pub mod reach;
 pub mod relay;
