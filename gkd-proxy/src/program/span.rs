@@ -60,7 +60,7 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        let whole = UNITS.iter().find(|(_, unit)| millis > 0 && millis % u128::from(*unit) == 0);
+        let whole = UNITS.iter().find(|(_, unit)| millis > 0 && millis.is_multiple_of(u128::from(*unit)));
         let (name, unit) = whole.unwrap_or(&UNITS[3]);
         write!(f, "{}{name}", millis / u128::from(*unit))
     }
