@@ -68,7 +68,7 @@ fn in_words(listener: &Listener, open: &Listening) -> String {
     let place = match open.local_addrs() {
         [] => String::new(),
         [only] => only.to_string(),
-        [first, .., last] => format!("{first} to {}", last.port()),
+        [first, .., last] => format!("{first}-{}", last.port()),
     };
     match &listener.service {
         Service::Mixed { .. } => format!("SOCKS5 and HTTP proxy on {place}"),
