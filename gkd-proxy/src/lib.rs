@@ -12,6 +12,7 @@
 //! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
+//! | [`program`] | what the programs have in common: log, signals, how they end |
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod listener;
 mod log;
 mod mixed;
 mod outlet;
+pub mod program;
 mod proxy_header;
 pub mod reach;
 pub mod relay;
@@ -39,6 +41,8 @@ mod socks5;
 
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod served;
 
 pub use connection::{Opener, VirtualConnection};
 pub use credentials::Credentials;

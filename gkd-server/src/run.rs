@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use gkd_core::proto::SessionStats;
 use gkd_core::{Server, SessionHandle};
+use gkd_proxy::program::log::STATE;
+use gkd_proxy::program::signals::{Signal, Signals};
+use gkd_proxy::program::{Failure, count};
 
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::Config;
 use crate::dir::Dir;
-use crate::error::Failure;
 use crate::listen;
-use crate::log::{STATE, count};
-use crate::signals::{Signals, Wish};
 
 /// How long live connections may take to end after the first TERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -55,14 +55,14 @@ fn raise_descriptor_limit() {
 }
 
 async fn serve(dir: Dir, options: RunOptions) -> Result<(), Failure> {
-    let mut signals = Signals::take().map_err(Failure::bug)?;
+    let mut signals = Signals::new(true).map_err(Failure::bug)?;
     let server = Running::start(dir, options).await?;
     let accepting = tokio::spawn(accept(server.server.clone(), server.access.clone()));
     loop {
         match signals.next().await {
-            Wish::End => break,
-            Wish::Reload => server.reload(),
-            Wish::State => server.log_state(),
+            Signal::End => break,
+            Signal::Reload => server.reload(),
+            Signal::State => server.log_state(),
         }
     }
     server.end(&mut signals).await;
@@ -104,6 +104,7 @@ impl Running {
             ("congestion", config.congestion == self.config.congestion),
             ("plain", config.plain == self.config.plain),
             ("limits", config.limits == self.config.limits),
+            ("timeouts", config.timeouts == self.config.timeouts),
         ] {
             if !same {
                 tracing::warn!(
@@ -166,7 +167,7 @@ impl Running {
         }
         let shutdown = self.server.shutdown_handle();
         let second = async {
-            while signals.next().await != Wish::End {
+            while signals.next().await != Signal::End {
                 tracing::info!("the server is ending: only TERM and INT count now");
             }
         };

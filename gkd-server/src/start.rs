@@ -9,16 +9,15 @@ use std::time::Duration;
 use gkd_core::identity::{SecretKey, public_text};
 use gkd_core::link::Host;
 use gkd_core::{Server, ServerBuilder};
+use gkd_proxy::program::{Failure, count};
 use ipnet::IpNet;
 
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::{Config, Limits};
 use crate::dir::{self, Dir};
-use crate::error::Failure;
 use crate::init::{self, Fresh};
 use crate::listen::{self, ListenAddress};
-use crate::log::count;
 use crate::public_name::{self, PublicName};
 use crate::run::Running;
 use crate::users;
@@ -44,8 +43,7 @@ impl Start {
         dir.make()?;
         let fresh = Fresh::make(dir)?;
         let config = Config::parse(&fresh.config(None));
-        let config =
-            config.map_err(|problems| Failure::bug(anyhow::anyhow!("{}", problems.of(&dir.config()))))?;
+        let config = config.map_err(|problems| Failure::bug(problems.of(&dir.config())))?;
         Ok(Self { config, key: fresh.key.clone(), fresh: Some(fresh) })
     }
 }
@@ -68,7 +66,8 @@ impl Running {
             .key(key.clone())
             .plain(plain)
             .congestion(options.congestion.unwrap_or_else(|| config.congestion.clone()))
-            .session(config.session());
+            .session(config.session())
+            .handshake_timeout(config.timeouts.handshake);
         builder = limited(builder, &config.limits);
         for listener in listeners {
             builder = builder.listener(listener);
@@ -116,7 +115,7 @@ fn access(config: &Config, always: Vec<IpNet>, public: Option<&PublicName>) -> A
         Host::Name(_) => None,
     };
     let own: Vec<IpAddr> = public.into_iter().flat_map(PublicName::hosts).filter_map(own).collect();
-    Access::new(&config.users, always, config.allow.clone(), own)
+    Access::new(config, always, own)
 }
 
 /// The addresses of the server's own name are its own, though perhaps a router has them: users do not reach them.
@@ -168,7 +167,7 @@ fn first_start(
 fn find_public(listen: &[ListenAddress], server: &Server) -> Result<PublicName, Failure> {
     let bound: Vec<ListenAddress> = server.local_addrs().iter().map(|address| (*address).into()).collect();
     let found = public_name::find(listen).or_else(|| public_name::find(&bound));
-    let found = found.ok_or_else(|| Failure::bug(anyhow::anyhow!("the server listens on no port")))?;
+    let found = found.ok_or_else(|| Failure::bug("the server listens on no port"))?;
     if let Some(note) = found.note {
         tracing::warn!("{note}");
     }

@@ -61,6 +61,39 @@ async fn each_failure_is_told() {
     }
 }
 
+#[tokio::test]
+async fn rules_that_come_to_forbid_a_destination_reset_its_connections_and_no_other() {
+    let allow =
+        |words: &[&str]| Rules::allow(words.iter().map(|words| crate::rules::parse_range(words).unwrap()));
+    let dialer = Dialer::new(allow(&["127.0.0.1", "127.0.0.2"]));
+    let exit = Arc::new(Exit::new(dialer, RelayConfig::default()));
+    let mut running = Vec::new();
+    for ip in ["127.0.0.1", "127.0.0.2"] {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let (near, far) = memory::pair(to(&listener.local_addr().unwrap().to_string()));
+        let exit = exit.clone();
+        let served = tokio::spawn(async move { exit.serve(far).await });
+        running.push((near, listener.accept().await.unwrap().0, served));
+    }
+    // New rules that allow what the old ones did touch nothing.
+    exit.set_rules(allow(&["127.0.0.0/8"]));
+    exit.set_rules(allow(&["127.0.0.2"]));
+
+    let (near, mut destination, served) = running.remove(0);
+    near.until_reset().await;
+    let error = destination.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(matches!(served.await.unwrap(), Err(ExitError::Forbidden(..))));
+
+    let (near, mut destination, _served) = running.remove(0);
+    near.write(b"x").await.unwrap();
+    assert_eq!(destination.read_u8().await.unwrap(), b'x');
+    // What is dialled from now on goes by the new rules.
+    let (near, far) = memory::pair(to("127.0.0.1:9"));
+    exit.serve(far).await.unwrap_err();
+    assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Denied))));
+}
+
 /// A resolver that never answers.
 struct Mute;
 
