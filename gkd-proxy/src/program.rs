@@ -6,10 +6,12 @@
 mod exit;
 pub mod log;
 pub mod signals;
+mod size;
 mod span;
 mod timeouts;
 
 pub use exit::{Failure, Status, run};
+pub use size::{Size, SizeError};
 pub use span::{Span, SpanError};
 pub use timeouts::{TimeoutError, Timeouts};
 

@@ -10,7 +10,7 @@ use gkd_core::identity::{PublicKey, public_text};
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::packet::CloseCode;
 use gkd_core::{Admission, Server, SessionHandle};
-use gkd_proxy::{Dialer, Exit, Rules};
+use gkd_proxy::{DialLimit, Dialer, Exit, Rules};
 use ipnet::IpNet;
 
 use crate::config::{Config, User};
@@ -48,12 +48,13 @@ struct Strangers {
 
 impl Access {
     /// `always` is allowed whatever the file says later; what the configuration allows, until it says otherwise.
-    pub(crate) fn new(config: &Config, always: Vec<IpNet>, own: Vec<IpAddr>) -> Self {
+    /// So many `destinations` may be open at a time.
+    pub(crate) fn new(config: &Config, always: Vec<IpNet>, own: Vec<IpAddr>, destinations: usize) -> Self {
         let reach = Reach { always, allow: config.allow.clone(), own };
         let dialer = Dialer::new(reach.rules()).with_timeout(config.timeouts.dial);
         Self {
             users: RwLock::new(Arc::new(by_key(&config.users))),
-            exit: Arc::new(Exit::new(dialer, config.timeouts.relay())),
+            exit: Arc::new(Exit::new(dialer, config.timeouts.relay()).within(DialLimit::new(destinations))),
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
         }

@@ -11,7 +11,7 @@ use std::path::Path;
 use gkd_core::identity::{PublicKey, parse_public, public_text};
 use gkd_core::proto::SessionConfig;
 use gkd_core::socket::Congestion;
-use gkd_proxy::program::{self, Failure, TimeoutError, Timeouts};
+use gkd_proxy::program::{self, Failure, Size, TimeoutError, Timeouts};
 use gkd_proxy::rules::parse_range;
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -21,6 +21,10 @@ use crate::dir::Dir;
 use crate::listen::{self, ListenAddress, MAX_LISTENERS};
 use crate::public_name::PublicName;
 use crate::users::UserName;
+
+/// Bounds of the memory of all sessions. The least is that of some clients, each with a few fast transfers.
+const LEAST_MEMORY: Size = Size::from_mib(64);
+const MOST_MEMORY: Size = Size::from_mib(1 << 20);
 
 /// The most mistakes that are told at a time.
 const MAX_PROBLEMS: usize = 20;
@@ -62,6 +66,8 @@ pub(crate) struct Limits {
     pub(crate) connections_per_session: u64,
     pub(crate) half_open: usize,
     pub(crate) half_open_per_address: usize,
+    /// Of all sessions together.
+    pub(crate) memory: Size,
 }
 
 impl Default for Limits {
@@ -74,6 +80,7 @@ impl Default for Limits {
             connections_per_session: session.max_connections,
             half_open: 1024,
             half_open_per_address: 256,
+            memory: Size::from_mib(1024),
         }
     }
 }
@@ -102,6 +109,7 @@ struct WrittenLimits {
     connections_per_session: Option<Spanned<i64>>,
     half_open: Option<Spanned<i64>>,
     half_open_per_address: Option<Spanned<i64>>,
+    memory: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -239,7 +247,7 @@ impl Judge<'_> {
                 usual
             })
         };
-        Limits {
+        let limits = Limits {
             sessions: size(&written.sessions, 1..=65_536, usual.sessions),
             sessions_per_user: size(&written.sessions_per_user, 1..=4096, usual.sessions_per_user),
             // The bounds of `SessionConfig::clamped`.
@@ -256,7 +264,13 @@ impl Judge<'_> {
                 64..=65_536,
                 usual.half_open_per_address,
             ),
-        }
+            memory: usual.memory,
+        };
+        let memory = written
+            .memory
+            .as_ref()
+            .and_then(|written| self.judged(written, |words| Size::read(words, LEAST_MEMORY, MOST_MEMORY)));
+        Limits { memory: memory.unwrap_or(usual.memory), ..limits }
     }
 
     fn timeouts(&mut self, written: &BTreeMap<Spanned<String>, Spanned<String>>) -> Timeouts {

@@ -16,6 +16,7 @@ mod access;
 mod check;
 mod cli;
 mod config;
+mod descriptors;
 mod dir;
 mod init;
 mod listen;

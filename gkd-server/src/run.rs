@@ -12,6 +12,7 @@ use gkd_proxy::program::{Failure, count};
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::dir::Dir;
 use crate::listen;
 
@@ -24,9 +25,6 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 /// Threads that resolve a name cannot be stopped; the process does not wait longer for them.
 const THREADS: Duration = Duration::from_millis(100);
 
-/// Fewer descriptors than this are worth a warning: each connection takes one, each tunnel another.
-const FEW_DESCRIPTORS: u64 = 4096;
-
 /// The most sessions that one USR1 lists.
 const MAX_LISTED: usize = 200;
 
@@ -35,28 +33,16 @@ const MAX_LISTED: usize = 200;
 /// # Errors
 /// It cannot begin.
 pub(crate) fn run(dir: Dir, options: RunOptions) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    let descriptors = Descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::bug)?;
-    let served = runtime.block_on(serve(dir, options));
+    let served = runtime.block_on(serve(dir, options, descriptors));
     runtime.shutdown_timeout(THREADS);
     served
 }
 
-fn raise_descriptor_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < FEW_DESCRIPTORS => {
-            tracing::warn!(
-                "only {limit} files and sockets may be open at a time: raise the hard limit of open files"
-            );
-        }
-        Ok(limit) => tracing::debug!(limit, "the limit of open files is raised"),
-        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
-    }
-}
-
-async fn serve(dir: Dir, options: RunOptions) -> Result<(), Failure> {
+async fn serve(dir: Dir, options: RunOptions, descriptors: Descriptors) -> Result<(), Failure> {
     let mut signals = Signals::new(true).map_err(Failure::bug)?;
-    let server = Running::start(dir, options).await?;
+    let server = Running::start(dir, options, descriptors).await?;
     let accepting = tokio::spawn(accept(server.server.clone(), server.access.clone()));
     loop {
         match signals.next().await {

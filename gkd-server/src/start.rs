@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::{Config, Limits};
+use crate::descriptors::Descriptors;
 use crate::dir::{self, Dir};
 use crate::init::{self, Fresh};
 use crate::listen::{self, ListenAddress};
@@ -53,14 +54,18 @@ impl Running {
     ///
     /// # Errors
     /// What has to be mended first.
-    pub(crate) async fn start(dir: Dir, options: RunOptions) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        dir: Dir,
+        options: RunOptions,
+        descriptors: Descriptors,
+    ) -> Result<Self, Failure> {
         let Start { config, key, fresh } = Start::load(&dir)?;
         let public = options.public.public.or_else(|| config.public.clone());
         let listen = [options.listen, config.listen.clone(), ListenAddress::usual()];
         let listen = listen.into_iter().find(|listen| !listen.is_empty()).unwrap_or_default();
         let listeners = listen::listen(&listen)?;
         let plain = options.plain || config.plain;
-        let access = Arc::new(access(&config, options.allow, public.as_ref()));
+        let access = Arc::new(access(&config, options.allow, public.as_ref(), descriptors));
 
         let mut builder = Server::builder()
             .key(key.clone())
@@ -68,7 +73,7 @@ impl Running {
             .congestion(options.congestion.unwrap_or_else(|| config.congestion.clone()))
             .session(config.session())
             .handshake_timeout(config.timeouts.handshake);
-        builder = limited(builder, &config.limits);
+        builder = limited(builder, &config.limits, descriptors);
         for listener in listeners {
             builder = builder.listener(listener);
         }
@@ -103,19 +108,25 @@ impl Running {
     }
 }
 
-fn limited(builder: ServerBuilder, limits: &Limits) -> ServerBuilder {
+fn limited(builder: ServerBuilder, limits: &Limits, descriptors: Descriptors) -> ServerBuilder {
     builder
         .max_sessions(limits.sessions, limits.sessions_per_user)
-        .max_half_open(limits.half_open, limits.half_open_per_address)
+        .max_half_open(descriptors.half_open(limits.half_open), limits.half_open_per_address)
+        .memory(limits.memory.bytes())
 }
 
-fn access(config: &Config, always: Vec<IpNet>, public: Option<&PublicName>) -> Access {
+fn access(
+    config: &Config,
+    always: Vec<IpNet>,
+    public: Option<&PublicName>,
+    descriptors: Descriptors,
+) -> Access {
     let own = |host: &Host| match host {
         Host::Ip(ip) => Some(*ip),
         Host::Name(_) => None,
     };
     let own: Vec<IpAddr> = public.into_iter().flat_map(PublicName::hosts).filter_map(own).collect();
-    Access::new(config, always, own)
+    Access::new(config, always, own, descriptors.destinations())
 }
 
 /// The addresses of the server's own name are its own, though perhaps a router has them: users do not reach them.

@@ -166,3 +166,15 @@ fn messages_hold_no_escape_sequences() {
         }
     }
 }
+
+#[test]
+fn memory_is_a_size_within_bounds() {
+    let with = |memory: &str| Config::parse(&format!("[limits]\nmemory = \"{memory}\"\n"));
+    assert_eq!(with("256MiB").unwrap().limits.memory, Size::from_mib(256));
+    for (memory, said) in [("1MiB", "1MiB is out of bounds: write 64MiB to 1TiB"), ("much", "such as 512MiB")]
+    {
+        let problems = with(memory).unwrap_err();
+        let told = problems.0[0].to_string();
+        assert!(told.starts_with("line 2, column 10: ") && told.contains(said), "{told}");
+    }
+}
