@@ -407,6 +407,20 @@ fn a_retired_tunnel_is_settled_and_dropped() {
 }
 
 #[test]
+fn an_idle_tunnel_that_is_retired_is_dropped_once() {
+    // The other end leaves and is done with it at once, so that its Leave and its Gone come together.
+    let mut pair = Pair::new(&[FAST; 2]);
+    let now = pair.now;
+    pair.ends[SERVER].session.retire_tunnel(now, TunnelId(1));
+    pair.run_for(secs(1));
+    for end in [CLIENT, SERVER] {
+        let dropped = |event: &&Event| matches!(event, Event::DropTunnel { tunnel: TunnelId(1), .. });
+        assert_eq!(pair.ends[end].events.iter().filter(dropped).count(), 1, "at {end}");
+    }
+    assert_eq!(pair.tunnels(), [TunnelId(0)]);
+}
+
+#[test]
 fn a_leave_that_overtakes_its_welcome_is_kept() {
     let mut pair = Pair::new(&[FAST]);
     let now = pair.now;

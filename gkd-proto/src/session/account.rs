@@ -15,7 +15,7 @@ use crate::credit::ReceiveWindow;
 use crate::error::Violation;
 
 /// The receiving account of a session.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct SessionAccount {
     window: ReceiveWindow,
     /// The charge that all packets imply, those of forgotten connections too.

@@ -14,6 +14,7 @@ mod event;
 mod handle;
 mod hash;
 mod incoming;
+mod inspect;
 mod memory;
 mod once;
 mod outgoing;
@@ -102,7 +103,9 @@ pub struct PathSample {
 /// numbers of connections and tunnels. A call does work in proportion to the bytes that it is given, or to
 /// the number of tunnels; [`handle_timeout`](Self::handle_timeout) looks at every connection, once in
 /// five seconds.
-#[derive(Debug)]
+///
+/// A clone is a snapshot, for explorers and tests that go on from one state in several ways.
+#[derive(Clone, Debug)]
 pub struct Session {
     config: Arc<SessionConfig>,
     side: Side,

@@ -9,7 +9,7 @@ use crate::packet::Data;
 use crate::reorder::{Inserted, MAX_LIMIT, ReorderBuffer};
 
 /// One direction of a connection, at its receiver.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct ReceiveHalf {
     /// Packets that were not read, behind a hole or not.
     ring: ReorderBuffer<Bytes>,
