@@ -14,6 +14,7 @@ mod event;
 mod handle;
 mod hash;
 mod incoming;
+mod invariants;
 mod once;
 mod outgoing;
 mod receive;

@@ -143,6 +143,11 @@ impl SendHalf {
         self.resend.pop_first()
     }
 
+    /// Some packet is to be sent again.
+    pub(super) fn has_resend(&self) -> bool {
+        !self.resend.is_empty()
+    }
+
     /// The other end holds every packet that was numbered.
     pub(super) fn nothing_outstanding(&self) -> bool {
         self.outstanding.is_empty()
