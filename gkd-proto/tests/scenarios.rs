@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod pair;
-
 use std::time::Duration;
 
 use gkd_proto::error::OpenError;
@@ -11,7 +9,7 @@ use gkd_proto::id::{ConnectionId, TunnelId};
 use gkd_proto::packet::{CloseCode, DialError, ResetCode};
 use gkd_proto::{CloseCause, Event, SessionConfig};
 
-use pair::{CLIENT, FAST, Pair, Path, SERVER};
+use gkd_sim::{CLIENT, FAST, Pair, Path, SERVER};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -26,15 +24,12 @@ fn millis(millis: u64) -> Duration {
 }
 
 fn path(rate: u64, delay_ms: u64) -> Path {
-    Path { rate, delay: millis(delay_ms) }
+    Path::new(rate, millis(delay_ms))
 }
 
 /// Ends what is left at both ends and checks that the accounts are whole.
 fn finish(mut pair: Pair) {
-    for end in [CLIENT, SERVER] {
-        let ids: Vec<_> = pair.ends[end].readers.keys().copied().collect();
-        ids.into_iter().for_each(|id| pair.release(end, id));
-    }
+    pair.release_all();
     pair.run_for(secs(2));
     pair.assert_balanced();
 }
@@ -149,6 +144,7 @@ fn a_reset_overtaking_its_connect() {
     pair.kernel_says(first, millis(1));
     pair.kernel_says(second, millis(10));
     let id = pair.ends[CLIENT].session.open(pair.now, "".into()).unwrap();
+    pair.adopt(CLIENT, id, b"");
     pair.settle();
     pair.stall(first, true);
     pair.kernel_says(first, millis(100));
@@ -349,9 +345,7 @@ fn a_hundred_downloads_cancelled_half_way_leave_the_credit_whole() {
             }
         }
     }
-    for id in pair.ends[SERVER].readers.keys().copied().collect::<Vec<_>>() {
-        pair.release(SERVER, id);
-    }
+    pair.release_all();
     pair.run_for(secs(5));
     pair.assert_balanced();
     let credit = pair.ends[SERVER].session.stats().credit;
@@ -397,9 +391,7 @@ fn a_retired_tunnel_is_settled_and_dropped() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 20 * MIB);
     pair.run_for(millis(200));
-    let now = pair.now;
-    pair.ends[CLIENT].session.retire_tunnel(now, TunnelId(3));
-    pair.settle();
+    pair.retire(CLIENT, TunnelId(3));
     assert!(pair.run_until(secs(2), |pair| pair.tunnels().len() == 3));
     assert!(pair.run_until(secs(5), |pair| pair.finished(SERVER, id)));
     assert_eq!(pair.ends[CLIENT].session.stats().resent, 0, "nothing on it was lost");
@@ -414,7 +406,7 @@ fn a_leave_that_overtakes_its_welcome_is_kept() {
     let boot = pair.boot;
     let welcome = pair.ends[SERVER].session.handle_hello(now, &hello, boot, true).unwrap();
     pair.add_wire(hello.tunnel, FAST);
-    pair.ends[SERVER].session.retire_tunnel(now, hello.tunnel);
+    pair.retire(SERVER, hello.tunnel);
     pair.run_for(millis(100));
     let now = pair.now;
     pair.ends[CLIENT].session.handle_welcome(now, hello.tunnel, &welcome).unwrap();
@@ -432,7 +424,7 @@ fn connections_that_are_over_before_their_connect_is_acknowledged_can_be_many() 
             Ok(id) => id,
             Err(error) => panic!("{error}"),
         };
-        pair.ends[CLIENT].readers.insert(id, Default::default());
+        pair.adopt(CLIENT, id, b"");
         pair.write(CLIENT, id, 10, true);
         pair.run_for(millis(2));
         pair.reset(CLIENT, id, ResetCode::APPLICATION);
@@ -448,9 +440,7 @@ fn drain_lets_the_living_finish_and_takes_no_others() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 5 * MIB);
     pair.run_for(millis(50));
-    let now = pair.now;
-    pair.ends[SERVER].session.drain(now, 1);
-    pair.settle();
+    pair.drain(SERVER, 1);
     pair.run_for(millis(50));
     assert!(pair.saw(CLIENT, &Event::Draining { reason: 1 }));
     assert_eq!(pair.ends[CLIENT].session.open(pair.now, "".into()), Err(OpenError::Draining));
@@ -468,9 +458,7 @@ fn close_is_told_to_the_other_end() {
     let mut pair = Pair::new(&FOUR);
     pair.open(CLIENT, 5 * MIB);
     pair.run_for(millis(50));
-    let now = pair.now;
-    pair.ends[SERVER].session.close(now, CloseCode::REVOKED, "the user was removed");
-    pair.settle();
+    pair.close(SERVER, CloseCode::REVOKED, "the user was removed");
     pair.run_for(millis(100));
     let cause = CloseCause::Remote { code: CloseCode::REVOKED, reason: "the user was removed".into() };
     assert!(pair.saw(CLIENT, &Event::Closed { cause }));
@@ -485,13 +473,11 @@ fn what_arrived_whole_can_be_read_after_a_close() {
     pair.run_for(millis(100));
     pair.write(SERVER, id, 500 * KIB, true);
     assert!(pair.run_until(secs(1), |pair| pair.saw(SERVER, &Event::Acknowledged { connection: id })));
-    let now = pair.now;
     pair.release(SERVER, id);
-    pair.ends[SERVER].session.drain(now, 0);
+    pair.drain(SERVER, 0);
     pair.run_for(millis(100));
     assert!(pair.saw(SERVER, &Event::Drained));
-    let now = pair.now;
-    pair.ends[SERVER].session.close(now, CloseCode::GOING_DOWN, "");
+    pair.close(SERVER, CloseCode::GOING_DOWN, "");
     pair.run_for(millis(100));
     assert!(pair.ends[CLIENT].session.is_closed());
     pair.pause(CLIENT, id, false);
@@ -507,8 +493,7 @@ fn a_close_tells_the_counts_first() {
     let id = pair.open(CLIENT, 100 * KIB);
     assert!(pair.run_until(secs(1), |pair| pair.finished(SERVER, id)));
     assert!(!pair.saw(CLIENT, &Event::Acknowledged { connection: id }));
-    let now = pair.now;
-    pair.ends[SERVER].session.close(now, CloseCode::DONE, "");
+    pair.close(SERVER, CloseCode::DONE, "");
     pair.run_for(millis(100));
     assert!(pair.saw(CLIENT, &Event::Acknowledged { connection: id }), "it was delivered whole");
 }
