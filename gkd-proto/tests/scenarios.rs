@@ -436,6 +436,22 @@ fn connections_that_are_over_before_their_connect_is_acknowledged_can_be_many() 
 }
 
 #[test]
+fn a_retired_tunnel_that_is_named_dead_is_dropped_once() {
+    // Both ends have left it, but nothing comes back over it: the count of its end settles what it carried.
+    let mut pair = Pair::new(&FOUR);
+    let retired = TunnelId(3);
+    pair.open(CLIENT, 20 * MIB);
+    pair.run_for(millis(200));
+    pair.stall_ways(retired, [false, true]);
+    pair.retire(CLIENT, retired);
+    pair.run_for(millis(100));
+    pair.cut_at(SERVER, retired);
+    pair.run_for(millis(100));
+    let drop = |event: &&Event| matches!(event, Event::DropTunnel { tunnel, .. } if *tunnel == retired);
+    assert_eq!(pair.ends[CLIENT].events.iter().filter(drop).count(), 1);
+}
+
+#[test]
 fn drain_lets_the_living_finish_and_takes_no_others() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 5 * MIB);

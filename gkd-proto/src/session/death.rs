@@ -438,7 +438,7 @@ impl Session {
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             let (written, acked) = (state.written, state.acked);
             check_count(tunnel, count, written, acked)?;
-            self.events.push_back(Event::DropTunnel { tunnel, reason: DropReason::Named });
+            self.drop_tunnel(tunnel, DropReason::Named);
             self.on_ack(now, tunnel, count, None)?;
             self.bury(now, tunnel, Some(count));
             return Ok(());
