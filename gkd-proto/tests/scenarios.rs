@@ -452,6 +452,19 @@ fn a_retired_tunnel_that_is_named_dead_is_dropped_once() {
 }
 
 #[test]
+fn a_connection_that_is_refused_after_the_session_ended_is_forgotten() {
+    let mut pair = Pair::new(&FOUR);
+    pair.ends[SERVER].auto_accept = false;
+    let id = pair.open(CLIENT, KIB);
+    assert!(pair.run_until(secs(1), |pair| pair.saw(CLIENT, &Event::Acknowledged { connection: id })));
+    pair.close(CLIENT, CloseCode::DONE, "");
+    pair.run_for(secs(1));
+    assert!(pair.ends[SERVER].session.is_closed());
+    pair.answer(SERVER, id, Err(DialError::Refused));
+    assert_eq!(pair.ends[SERVER].session.connections(), 0);
+}
+
+#[test]
 fn drain_lets_the_living_finish_and_takes_no_others() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 5 * MIB);
