@@ -465,6 +465,29 @@ fn a_connection_that_is_refused_after_the_session_ended_is_forgotten() {
 }
 
 #[test]
+fn a_connection_that_is_over_before_its_connect_is_acknowledged_leaves_no_record() {
+    // The Connect arrives over a tunnel of which nothing comes back; all else goes over the other, and is done. A
+    // reset settles nothing then, so the connection is forgotten at once.
+    let mut pair = Pair::new(&[FAST; 2]);
+    let [first, second] = [TunnelId(0), TunnelId(1)];
+    pair.kernel_says(first, millis(1));
+    pair.kernel_says(second, millis(10));
+    let id = pair.open_idle(CLIENT);
+    pair.stall_ways(first, [false, true]);
+    pair.kernel_says(first, millis(100));
+    pair.run_for(millis(30));
+    pair.write(SERVER, id, 10, true);
+    pair.write(CLIENT, id, 10, true);
+    assert!(pair.run_until(millis(150), |pair| pair.saw(CLIENT, &Event::Acknowledged { connection: id })));
+    pair.reset(CLIENT, id, ResetCode::APPLICATION);
+    assert_eq!(pair.ends[CLIENT].session.connections(), 0, "nothing is left to settle");
+    pair.stall(first, false);
+    pair.release(SERVER, id);
+    pair.run_for(secs(2));
+    pair.assert_balanced();
+}
+
+#[test]
 fn drain_lets_the_living_finish_and_takes_no_others() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 5 * MIB);

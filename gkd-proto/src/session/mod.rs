@@ -433,9 +433,11 @@ impl Session {
         self.account.release(&mut connection.receive);
         self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.incoming.bytes());
         if connection.ours {
-            self.opened_live -= 1
+            self.opened_live -= 1;
+            // Over before its Connect was acknowledged: the other end answered it, so it has seen the id.
+            self.unseen_opened -= usize::from(!connection.announced);
         } else {
-            self.accepted_live -= 1
+            self.accepted_live -= 1;
         }
         self.tell_if_drained();
     }
