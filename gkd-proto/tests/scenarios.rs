@@ -279,6 +279,25 @@ fn a_tunnel_that_was_only_slow_is_trusted_again() {
 }
 
 #[test]
+fn what_only_a_suspect_tunnel_could_take_goes_over_the_next_that_comes_up() {
+    let mut pair = Pair::new(&[FAST; 2]);
+    let [silent, other] = [TunnelId(0), TunnelId(1)];
+    pair.kernel_says(other, millis(100));
+    let id = pair.open_idle(CLIENT);
+    pair.run_for(millis(100));
+    pair.stall(silent, true);
+    pair.write(CLIENT, id, 1000, false);
+    assert!(pair.run_until(secs(2), |pair| pair.read(SERVER, id) == 1000));
+    assert!(pair.ends[CLIENT].session.stats().tunnels[0].suspect);
+    pair.cut(other);
+    pair.write(CLIENT, id, 1000, true);
+    pair.run_for(millis(500));
+    pair.add_tunnel(FAST);
+    // Long before the 20 s after which the silent one is dropped.
+    assert!(pair.run_until(millis(100), |pair| pair.finished(SERVER, id)));
+}
+
+#[test]
 fn all_tunnels_die_and_come_back() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 40 * MIB);

@@ -83,7 +83,10 @@ impl Session {
         let payload: usize =
             records().filter_map(once).collect::<BTreeSet<_>>().iter().map(|(.., len)| len).sum();
         let bound = self.config.send_budget + MAX_PAYLOAD as u64;
-        assert!(payload as u64 <= bound, "{payload} bytes of payload are unacknowledged, the bound is {bound}");
+        assert!(
+            payload as u64 <= bound,
+            "{payload} bytes of payload are unacknowledged, the bound is {bound}"
+        );
     }
 
     /// What is unread is the sum over the connections, and no more than was granted.

@@ -220,6 +220,9 @@ impl Stage {
 
     fn serve(&mut self, end: usize, id: ConnectionId) {
         let Some(plan) = self.plans.get(&id).cloned() else { return };
+        if self.pair.stories[&id].is_over_at(end) {
+            return;
+        }
         let mut program = program(&plan, end, id);
         program.reply = plan.reply;
         if self.good {
@@ -472,8 +475,7 @@ impl Stage {
     /// A program that finished and does not know that it is held, or opened and does not know the answer.
     fn not_told(&self) -> Option<(&'static str, ConnectionId)> {
         let ends = [CLIENT, SERVER].into_iter();
-        let mut programs =
-            ends.flat_map(|end| self.pair.ends[end].programs.keys().map(move |id| (end, *id)));
+        let mut programs = ends.flat_map(|end| self.pair.ends[end].programs.keys().map(move |id| (end, *id)));
         let waits = programs.find(|(end, id)| {
             let story = &self.pair.stories[id];
             let held = !story.finished[*end] || story.acknowledged[*end];
