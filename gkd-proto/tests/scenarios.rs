@@ -9,6 +9,8 @@ use gkd_proto::id::{ConnectionId, TunnelId};
 use gkd_proto::packet::{CloseCode, DialError, ResetCode};
 use gkd_proto::{CloseCause, Event, SessionConfig};
 
+use gkd_sim::program::{BULK, Program};
+use gkd_sim::random::Random;
 use gkd_sim::{CLIENT, FAST, Pair, Path, SERVER};
 
 const KIB: u64 = 1024;
@@ -468,6 +470,28 @@ fn a_retired_tunnel_that_is_named_dead_is_dropped_once() {
     pair.run_for(millis(100));
     let drop = |event: &&Event| matches!(event, Event::DropTunnel { tunnel, .. } if *tunnel == retired);
     assert_eq!(pair.ends[CLIENT].events.iter().filter(drop).count(), 1);
+}
+
+#[test]
+fn an_answer_that_is_lost_before_a_reset_is_not_passed_over_in_silence() {
+    // Everything has arrived on both sides, but for the answer: it goes down with its tunnel after the reset.
+    let mut pair = Pair::new(&[FAST; 2]);
+    let [first, second] = [TunnelId(0), TunnelId(1)];
+    pair.ends[SERVER].auto_accept = false;
+    pair.kernel_says(second, millis(100));
+    let id = pair.open(CLIENT, KIB);
+    pair.run_for(millis(100));
+    pair.engage(SERVER, id, Program::new(BULK, Random::new(0)));
+    pair.write(SERVER, id, KIB, true);
+    assert!(pair.run_until(secs(1), |pair| pair.saw(SERVER, &Event::Acknowledged { connection: id })));
+    pair.stall(first, true);
+    pair.answer(SERVER, id, Ok(()));
+    pair.settle();
+    pair.reset(SERVER, id, ResetCode::APPLICATION);
+    pair.cut(first);
+    let told = |event: &Event| matches!(event, Event::Connected { .. } | Event::Reset { .. });
+    assert!(pair.run_until(secs(1), |pair| pair.ends[CLIENT].events.iter().any(told)));
+    finish(pair);
 }
 
 #[test]

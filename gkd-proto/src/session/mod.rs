@@ -393,7 +393,8 @@ impl Session {
             return;
         }
         let total_known = connection.receive.is_complete();
-        let over = total_known && connection.is_acknowledged();
+        // An answer that the other end may never hear is made good by the Reset.
+        let over = total_known && connection.is_acknowledged() && connection.connected.is_settled();
         self.settle(id, code, total_known);
         let unread = self.connections.get_mut(&id).map_or(0, |connection| connection.receive.give_back());
         self.account.consume(now, self.round_trip, unread);
