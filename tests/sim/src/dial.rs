@@ -130,7 +130,8 @@ impl Pair {
 
     fn replace_server(&mut self) {
         for story in self.stories.values_mut() {
-            story.lost[SERVER] |= !story.is_over_at(SERVER);
+            // What the client opened and this server never had may still come to the next.
+            story.lost[SERVER] |= story.opener == SERVER || story.accepted;
         }
         let config = self.config[SERVER].clone();
         let seed = u64::from(self.boot.0[0]);

@@ -151,7 +151,11 @@ impl Pair {
             assert!(self.now >= due, "{} expires {:?} too soon", name(end), due - self.now);
         }
         for (id, story) in &mut self.stories {
-            if story.is_over_at(end) || (end != story.opener && !story.accepted) {
+            if end != story.opener && !story.accepted {
+                continue;
+            }
+            if story.is_over_at(end) {
+                story.lost[end] = true;
                 continue;
             }
             let kept = self.ends[end].session.connection(self.now, *id).is_some();
