@@ -233,9 +233,7 @@ impl Pair {
     /// The same for what the client sends, and what the server does.
     pub fn stall_ways(&mut self, tunnel: TunnelId, stalled: [bool; 2]) {
         if let Some(wire) = self.wires.get_mut(&tunnel) {
-            for (direction, stalled) in wire.directions.iter_mut().zip(stalled) {
-                direction.stalled = stalled;
-            }
+            wire.stall(self.now, stalled);
             self.watch.on_weather(self.now);
         }
         self.settle();

@@ -14,6 +14,7 @@
 pub mod acts;
 pub mod content;
 pub mod dial;
+pub mod hunt;
 pub mod oracle;
 pub mod pair;
 pub mod performance;

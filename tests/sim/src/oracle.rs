@@ -245,19 +245,20 @@ impl Pair {
         }
     }
 
-    /// How long the longest pause may be while a tunnel works, if one does: until a silent one is suspect and what
-    /// it held has gone over the others.
+    /// How long the longest pause may be while a tunnel works, if one does: until a silent one is suspect, or dropped,
+    /// and what it held has gone over the others.
     fn patience(&self, from: usize) -> Option<Duration> {
         let best =
             self.wires.values().filter(|wire| wire.works()).map(|wire| wire.directions[from].path.rate);
         let best = best.max()?;
         let slow = self.wires.values().map(|wire| {
             let path = wire.directions[from].path;
-            6 * path.delay + path.takes(path.socket as u64 + 192 * 1024)
+            6 * path.delay + path.takes(path.socket as u64 + 192 * 1024) + wire.longest_stall / 2
         });
+        let suspect = (6 * slow.max()?).min(self.config[from].silent_for);
         let held = self.ends[from].session.stats().in_flight;
         let resend = Duration::from_nanos(2 * held * 1_000_000_000 / best);
-        Some(PROGRESS + 6 * slow.max()? + resend)
+        Some(PROGRESS + suspect + resend)
     }
 
     /// Everything was released and has had the time to settle: nothing is left.

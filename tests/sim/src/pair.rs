@@ -374,17 +374,14 @@ impl Pair {
     fn deliver(&mut self, end: usize) -> bool {
         let mut any = false;
         let now = self.now;
-        let arrived: Vec<_> = self
-            .wires
-            .iter_mut()
-            .filter_map(|(tunnel, wire)| {
-                let direction = &mut wire.directions[1 - end];
-                let arrived = direction.arrive(now);
-                let ended = direction.ended(now) && wire.phase[end] != Phase::Down;
-                (arrived || ended).then_some((*tunnel, arrived, ended))
-            })
-            .collect();
-        for (tunnel, arrived, ended) in arrived {
+        let arrivals = self.wires.iter_mut().filter_map(|(tunnel, wire)| {
+            let direction = &mut wire.directions[1 - end];
+            let arrived = direction.arrive(now);
+            let ended = direction.ended(now) && wire.phase[end] != Phase::Down;
+            (arrived || ended).then_some((*tunnel, arrived, ended))
+        });
+        let arrivals: Vec<_> = arrivals.collect();
+        for (tunnel, arrived, ended) in arrivals {
             any = true;
             if arrived {
                 self.take(end, tunnel);

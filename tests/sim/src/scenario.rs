@@ -16,7 +16,7 @@ const MIB: u64 = 1024 * KIB;
 /// The most tunnels that are dialled.
 const MOST_TUNNELS: u64 = 16;
 /// What the programs of one scenario write together, at the most, in bytes: it bounds what a seed costs.
-const MOST_BYTES: u64 = 6 * MIB;
+const MOST_BYTES: u64 = 3 * MIB;
 /// Codes of Resets that programs send begin here: no session sends them by itself.
 const FIRST_CODE: u64 = 100;
 
@@ -55,7 +55,7 @@ impl Scenario {
         let rates = random.pick(&[[50_000, 400_000], [200_000, 20_000_000], [1_000_000, 4_000_000]]);
         let mut flavour = Flavour {
             faults: random.pick(&[0, 15, 30, 30, 60]),
-            size: random.pick(&[2 * KIB, 60 * KIB, 400 * KIB, 400 * KIB, 2 * MIB]),
+            size: random.pick(&[2 * KIB, 30 * KIB, 150 * KIB, 400 * KIB, MIB]),
             paths: rates,
             long: random.chance(10),
             left: MOST_BYTES,

@@ -224,6 +224,9 @@ pub struct Wire {
     pub(crate) phase: [Phase; 2],
     /// It was retired: it ends soon.
     pub(crate) retired: bool,
+    /// Since when it stands still, and for how long it did at the most: its ends take that for a round trip.
+    stalled_since: Option<Instant>,
+    pub(crate) longest_stall: Duration,
 }
 
 impl Wire {
@@ -232,7 +235,20 @@ impl Wire {
             directions: [Direction::new(now, path), Direction::new(now, path)],
             phase: [phase; 2],
             retired: false,
+            stalled_since: None,
+            longest_stall: Duration::ZERO,
         }
+    }
+
+    /// What each end sends stands still, or goes on.
+    pub(crate) fn stall(&mut self, now: Instant, stalled: [bool; 2]) {
+        for (direction, stalled) in self.directions.iter_mut().zip(stalled) {
+            direction.stalled = stalled;
+        }
+        if let Some(since) = self.stalled_since.take() {
+            self.longest_stall = self.longest_stall.max(now - since);
+        }
+        self.stalled_since = stalled.contains(&true).then_some(now);
     }
 
     /// It carries both ways, as far as anybody knows.
