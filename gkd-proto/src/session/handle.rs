@@ -178,6 +178,13 @@ impl<'a> ConnectionMut<'a> {
         }
         connection.dial = Some(result);
         connection.connected.due();
+        if session.ended.is_some() {
+            // Nobody is left to answer; what arrived whole can still be read, unless it is refused.
+            if result.is_err() {
+                session.connections.remove(&id);
+            }
+            return;
+        }
         if result.is_err() {
             connection.stage = Stage::Refused;
             session.queued -= connection.send.clear();
