@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 use gkd_core::proto::packet::DialError;
+use gkd_core::seldom::Seldom;
 
 use crate::connection::VirtualConnection;
 use crate::destination::{Destination, DestinationError};
 use crate::dial::{DialFailure, Dialer};
-use crate::log::Seldom;
 use crate::relay::{RelayConfig, Relayed, relay};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.

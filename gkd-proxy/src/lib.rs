@@ -24,7 +24,6 @@ pub mod exit;
 mod http_proxy;
 pub mod listen;
 pub mod listener;
-mod log;
 mod mixed;
 mod outlet;
 mod proxy_header;
