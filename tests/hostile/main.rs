@@ -8,11 +8,14 @@
 
 mod accounts;
 mod cancelled;
+mod cut;
 mod descriptors;
+mod flipped;
 mod floods;
 mod half_open;
 mod identity;
 mod logs;
+mod neighbours;
 mod offered;
 mod peer;
 mod silence;
