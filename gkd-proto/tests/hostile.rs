@@ -89,6 +89,8 @@ fn reset(index: u64, total: u64) -> Packet {
     Packet::Reset(Reset { connection: id(index), code: ResetCode::APPLICATION, total })
 }
 
+/// Origin: the reorder maps of gkd-rs (2019) and the heap of Cloak have no bound; a gap exhausted aggligator's
+/// memory.
 #[test]
 fn a_withheld_first_packet_and_a_million_behind_it_end_at_the_credit() {
     let mut victim = Victim::new();
@@ -97,6 +99,7 @@ fn a_withheld_first_packet_and_a_million_behind_it_end_at_the_credit() {
     assert!(matches!(violation, Violation::BeyondCredit { .. }), "{violation:?}");
 }
 
+/// Origin: a huge gap exhausted the memory of aggligator before 0.9.12; RUSTSEC-2026-0185 of quinn is its like.
 #[test]
 fn a_packet_number_of_2_to_the_61_is_beyond_the_credit() {
     let violation = Victim::new().violation([connect(0), data(0, 1 << 61, "x")]);
@@ -153,6 +156,7 @@ fn a_million_connects_and_resets_leave_bounded_records() {
     panic!("the bound was never met");
 }
 
+/// Origin: yamux answered each.
 #[test]
 fn pings_without_reading_are_answered_once() {
     let mut victim = Victim::new();
@@ -238,6 +242,7 @@ fn what_is_merely_repeated_is_dropped() {
     assert_eq!(accepted.filter(|event| matches!(event, Event::Accepted { .. })).count(), 1);
 }
 
+/// Origin: CVE-2026-31814 and CVE-2026-32314 of yamux.
 #[test]
 fn credit_of_any_size_does_not_overflow() {
     let most = (1 << 62) - 1;

@@ -130,9 +130,9 @@ async fn who_says_a_byte_now_and_then_ends_at_the_deadline_all_the_same() {
                 }
                 sent += 1;
                 let mut answer = [0; 64];
-                match tokio::time::timeout(Duration::from_millis(50), stranger.read(&mut answer)).await {
-                    Ok(Ok(0) | Err(_)) => break,
-                    _ => {}
+                let read = tokio::time::timeout(Duration::from_millis(50), stranger.read(&mut answer)).await;
+                if matches!(read, Ok(Ok(0) | Err(_))) {
+                    break;
                 }
             }
             (start.elapsed(), sent)

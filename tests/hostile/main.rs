@@ -17,6 +17,7 @@ mod identity;
 mod logs;
 mod neighbours;
 mod offered;
+mod origins;
 mod peer;
 mod silence;
 

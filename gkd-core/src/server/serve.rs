@@ -51,10 +51,10 @@ async fn shake_hands(
     address: SocketAddr,
     deadline: Instant,
 ) -> Option<(TunnelGuard, Carrier, BytesMut)> {
-    if let Err(error) = inner.options.apply(&tcp) {
-        if let Some(more) = inner.seldom.note("congestion") {
-            tracing::warn!(%error, "a tunnel goes on with the system's congestion control{more}");
-        }
+    if let Err(error) = inner.options.apply(&tcp)
+        && let Some(more) = inner.seldom.note("congestion")
+    {
+        tracing::warn!(%error, "a tunnel goes on with the system's congestion control{more}");
     }
     let mut carrier = match inner.acceptor.accept(tcp, deadline).await {
         Ok(Incoming::Gkd(carrier)) => carrier,

@@ -50,6 +50,7 @@ async fn hello(
     (answer, carrier)
 }
 
+/// Origin: gkd-rs (2019) had no key at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_not_known_is_refused_and_told_so() {
     let user = SecretKey::generate();
@@ -94,6 +95,8 @@ async fn a_server_with_another_key_is_not_taken() {
     assert!(error.is_final() && error.to_string().contains("ask for a new link"), "{error}");
 }
 
+/// Origin: in gkd-rs (2019) every process had peer id 0 and counted connections from 0, so that two clients shared
+/// one peer and each other's connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_keys_with_the_same_ids_never_meet() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
@@ -128,6 +131,7 @@ async fn a_session_that_should_exist_and_does_not_is_not_made() {
     assert!(server.sessions().is_empty());
 }
 
+/// Origin: a wrong type byte made gkd-rs (2019) panic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_peer_that_breaks_the_protocol_ends_only_itself() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
