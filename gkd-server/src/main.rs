@@ -22,6 +22,7 @@ mod init;
 mod listen;
 mod log;
 mod public_name;
+mod room;
 mod run;
 mod signals;
 mod start;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gkd_core::proto::SessionStats;
+use gkd_core::proto::packet::DialError;
+use gkd_core::seldom::Seldom;
 use gkd_core::{Server, SessionHandle};
 
 use crate::access::Access;
@@ -13,6 +15,7 @@ use crate::dir::Dir;
 use crate::error::Failure;
 use crate::listen;
 use crate::log::{STATE, count};
+use crate::room::Room;
 use crate::signals::{Signals, Wish};
 
 /// How long live connections may take to end after the first TERM.
@@ -27,6 +30,9 @@ const THREADS: Duration = Duration::from_millis(100);
 /// Fewer descriptors than this are worth a warning: each connection takes one, each tunnel another.
 const FEW_DESCRIPTORS: u64 = 4096;
 
+/// How many there are where the system does not tell: the limit that most begin with.
+const USUAL_DESCRIPTORS: u64 = 1024;
+
 /// The most sessions that one USR1 lists.
 const MAX_LISTED: usize = 200;
 
@@ -35,16 +41,18 @@ const MAX_LISTED: usize = 200;
 /// # Errors
 /// It cannot begin.
 pub(crate) fn run(dir: Dir, options: RunOptions) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    let room = Room::of(raise_descriptor_limit());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::bug)?;
-    let served = runtime.block_on(serve(dir, options));
+    let served = runtime.block_on(serve(dir, options, room));
     runtime.shutdown_timeout(THREADS);
     served
 }
 
-fn raise_descriptor_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < FEW_DESCRIPTORS => {
+/// How many descriptors there may be from now on.
+fn raise_descriptor_limit() -> u64 {
+    let limit = rlimit::increase_nofile_limit(u64::MAX);
+    match &limit {
+        Ok(limit) if *limit < FEW_DESCRIPTORS => {
             tracing::warn!(
                 "only {limit} files and sockets may be open at a time: raise the hard limit of open files"
             );
@@ -52,12 +60,13 @@ fn raise_descriptor_limit() {
         Ok(limit) => tracing::debug!(limit, "the limit of open files is raised"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
+    limit.unwrap_or_else(|_| rlimit::Resource::NOFILE.get().map_or(USUAL_DESCRIPTORS, |(soft, _)| soft))
 }
 
-async fn serve(dir: Dir, options: RunOptions) -> Result<(), Failure> {
+async fn serve(dir: Dir, options: RunOptions, room: Arc<Room>) -> Result<(), Failure> {
     let mut signals = Signals::take().map_err(Failure::bug)?;
     let server = Running::start(dir, options).await?;
-    let accepting = tokio::spawn(accept(server.server.clone(), server.access.clone()));
+    let accepting = tokio::spawn(accept(server.server.clone(), server.access.clone(), room));
     loop {
         match signals.next().await {
             Wish::End => break,
@@ -71,11 +80,22 @@ async fn serve(dir: Dir, options: RunOptions) -> Result<(), Failure> {
 }
 
 /// Serves what clients open, each connection in a task of its own.
-async fn accept(server: Arc<Server>, access: Arc<Access>) {
+async fn accept(server: Arc<Server>, access: Arc<Access>, room: Arc<Room>) {
+    let seldom = Seldom::default();
     while let Some((connection, _)) = server.accept().await {
+        let Some(place) = room.enter(connection.peer()) else {
+            connection.confirm(Err(DialError::Busy));
+            if let (Some(user), Some(more)) = (access.name(&connection.peer()), seldom.note("room")) {
+                tracing::warn!(%user, "has as many connections as it may while others want some{more}");
+            }
+            continue;
+        };
         let exit = access.exit();
         // What failed is logged within.
-        tokio::spawn(async move { exit.serve(connection).await.ok() });
+        tokio::spawn(async move {
+            exit.serve(connection).await.ok();
+            drop(place);
+        });
     }
 }
 
