@@ -17,8 +17,18 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::peer::{At, Peer, all_credit, connect_to, data, destination, hello, honest};
 use crate::support::{content, within};
 
+/// One more who may come in.
+pub(crate) fn add_user(serving: &Serving, name: &str) -> SecretKey {
+    let dir = serving.folder.path().join("server");
+    let added = run("gkd-server", &["user", "add", name, "--dir", dir.to_str().unwrap()]);
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    serving.server.signal("HUP");
+    serving.server.wait_for_log("read anew");
+    String::from_utf8(added.stdout).unwrap().trim().parse::<Link>().unwrap().user
+}
+
 /// A program that takes connections and never reads.
-async fn stuck() -> std::net::SocketAddr {
+pub(crate) async fn stuck() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -31,7 +41,7 @@ async fn stuck() -> std::net::SocketAddr {
 }
 
 /// A program that sends back what it gets.
-async fn echo() -> std::net::SocketAddr {
+pub(crate) async fn echo() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -65,7 +75,7 @@ async fn fill(at: At, key: &SecretKey, stuck: std::net::SocketAddr, echo: std::n
     peer
 }
 
-async fn echoed_bytes(client: &Client, to: std::net::SocketAddr, len: usize) -> usize {
+pub(crate) async fn echoed_bytes(client: &Client, to: std::net::SocketAddr, len: usize) -> usize {
     let connection = client.open(destination(to)).await.unwrap();
     let sent = content(5, len);
     let writing = async {
@@ -86,16 +96,11 @@ async fn echoed_bytes(client: &Client, to: std::net::SocketAddr, len: usize) -> 
 async fn one_user_that_saturates_all_it_has_costs_another_nothing() {
     const LEN: usize = 16_000_000;
     let serving = Serving::with(&[]);
-    let dir = serving.folder.path().join("server");
-    let added = run("gkd-server", &["user", "add", "quiet", "--dir", dir.to_str().unwrap()]);
-    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-    let quiet: Link = String::from_utf8(added.stdout).unwrap().trim().parse().unwrap();
-    serving.server.signal("HUP");
-    serving.server.wait_for_log("read anew");
+    let quiet = add_user(&serving, "quiet");
     let (at, greedy) = At::process(&serving, CarrierKind::Tls);
     let (stuck, echo) = (stuck().await, echo().await);
 
-    let client = honest(at, &quiet.user).await;
+    let client = honest(at, &quiet).await;
     let start = Instant::now();
     assert_eq!(echoed_bytes(&client, echo, LEN).await, LEN);
     let alone = start.elapsed();
@@ -122,7 +127,7 @@ async fn one_user_that_saturates_all_it_has_costs_another_nothing() {
     });
 
     let start = Instant::now();
-    let other = honest(at, &quiet.user).await;
+    let other = honest(at, &quiet).await;
     let log_in = start.elapsed();
     let start = Instant::now();
     assert_eq!(echoed_bytes(&other, echo, LEN).await, LEN);
