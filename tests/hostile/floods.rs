@@ -165,27 +165,29 @@ async fn what_is_kept_of_each_read_does_not_hold_the_rest_of_it() {
     let serving = Serving::with(&["--plain"]);
     let (at, key) = At::process(&serving, CarrierKind::Plain);
     let Some(before) = serving.server.memory() else { return };
-    let mut flow = Flow::open(at, &key, 2, &destination(sink().await)).await;
-    flow.withhold(1);
+    const WAITING: u64 = 16;
+    let mut flow = Flow::open(at, &key, WAITING + 1, &destination(sink().await)).await;
+    (0..WAITING).for_each(|index| flow.withhold(index));
     let payload = Bytes::from(vec![7; 32 * 1024 - 7]);
-    let mut idle = 0;
-    while idle < 6 {
+    let (mut waiting, mut idle) = (0, 0);
+    while idle < 4 {
         let mut round = 0;
-        for _ in 0..64 {
+        for turn in 0..WAITING * 8 {
             // Seven eighths are read at once, one waits for what never comes.
-            round += flow.fill(0, &payload, 7).await;
-            round += flow.fill(1, &payload, 1).await;
+            if flow.fill(WAITING, &payload, 7).await < 7 {
+                flow.take_credit(Duration::from_millis(2)).await;
+            }
+            round += flow.fill(turn % WAITING, &payload, 1).await;
         }
-        flow.take_credit(Duration::from_millis(3)).await;
-        if round == 0 || flow.connections[&1].granted - flow.connections[&1].charged < 64 * 1024 {
-            flow.blocked().await;
-            idle += 1;
-        }
+        waiting += round;
+        idle = if round == 0 { idle + 1 } else { 0 };
+        flow.blocked().await;
     }
     let held = serving.server.memory().unwrap().most.saturating_sub(before.now);
     println!(
-        "{} MiB wait behind a packet that is withheld: {} MiB more resident",
-        flow.connections[&1].charged / MIB,
+        "{} MiB wait behind packets that are withheld, {} MiB passed: {} MiB more resident",
+        waiting * payload.len() as u64 / MIB,
+        flow.connections[&WAITING].charged / MIB,
         held / MIB
     );
     assert!(held <= SessionConfig::default().max_session_window + SLACK, "{held} bytes are held");
