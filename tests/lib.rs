@@ -61,8 +61,19 @@ pub struct Program {
 impl Program {
     /// Starts a binary, its standard error going to a file of `folder`.
     pub fn start(name: &str, folder: &Path, args: &[&str]) -> Self {
+        Self::spawn(Command::new(binaries().join(name)), name, folder, args)
+    }
+
+    /// As [`Program::start`], with no more than so many descriptors, which it cannot raise.
+    pub fn start_with_descriptors(most: u32, name: &str, folder: &Path, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$@\""), "sh"]).arg(binaries().join(name));
+        Self::spawn(shell, name, folder, args)
+    }
+
+    fn spawn(mut command: Command, name: &str, folder: &Path, args: &[&str]) -> Self {
         let log = folder.join(format!("{name}-{}.log", free_port()));
-        let child = Command::new(binaries().join(name))
+        let child = command
             .args(args)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
@@ -70,6 +81,21 @@ impl Program {
             .stderr(File::create(&log).unwrap())
             .spawn();
         Self { child: child.unwrap(), log }
+    }
+
+    /// Bytes of memory that it holds now and that it held at the most; `None`, which is said, where the system
+    /// does not tell.
+    pub fn memory(&self) -> Option<Memory> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok();
+        let field = |name: &str| {
+            let line = status.as_ref()?.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+        };
+        let memory = field("VmRSS:").zip(field("VmHWM:")).map(|(now, most)| Memory { now, most });
+        if memory.is_none() {
+            println!("skipped: the system does not tell how much memory a process holds");
+        }
+        memory
     }
 
     /// Its process id.
@@ -120,10 +146,59 @@ impl Drop for Program {
     }
 }
 
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// At this moment.
+    pub now: u64,
+    /// At the most since its start.
+    pub most: u64,
+}
+
 /// Runs a binary to its end.
 pub fn run(name: &str, args: &[&str]) -> Output {
     let command = Command::new(binaries().join(name)).args(args).stdin(Stdio::null()).output();
     command.unwrap()
+}
+
+/// A server that runs, with keys and one user of its own.
+pub struct Serving {
+    /// The server.
+    pub server: Program,
+    /// Where it listens.
+    pub port: u16,
+    /// The link that its `init` printed.
+    pub link: String,
+    /// Configuration and logs.
+    pub folder: TempDir,
+}
+
+impl Serving {
+    /// Takes TLS, and what else `args` say; destinations on loopback are allowed.
+    pub fn with(args: &[&str]) -> Self {
+        Self::start(args, Program::start)
+    }
+
+    /// As [`Serving::with`], with no more than so many descriptors.
+    pub fn with_descriptors(most: u32, args: &[&str]) -> Self {
+        Self::start(args, |name, folder, args| Program::start_with_descriptors(most, name, folder, args))
+    }
+
+    fn start(args: &[&str], start: impl FnOnce(&str, &Path, &[&str]) -> Program) -> Self {
+        let folder = TempDir::new().unwrap();
+        let port = free_port();
+        let dir = folder.path().join("server");
+        let dir = dir.to_str().unwrap();
+        let init = run("gkd-server", &["init", "--dir", dir, "--public", &format!("127.0.0.1:{port}")]);
+        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        let link = String::from_utf8(init.stdout).unwrap().trim().to_owned();
+        let listen = format!("127.0.0.1:{port}");
+        let mut all = vec!["run", "--dir", dir, "--listen", &listen, "--allow", "127.0.0.0/8"];
+        all.extend(args);
+        let server = start("gkd-server", folder.path(), &all);
+        wait_for_port(port);
+        Self { server, port, link, folder }
+    }
 }
 
 /// A server and a client that is connected to it, with a proxy.
@@ -150,18 +225,8 @@ impl Setup {
 
     /// As [`Setup::new`], with more arguments for both.
     pub fn with(server_args: &[&str], client_args: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        let (port, proxy) = (free_port(), free_port());
-        let dir = folder.path().join("server");
-        let dir = dir.to_str().unwrap();
-        let init = run("gkd-server", &["init", "--dir", dir, "--public", &format!("127.0.0.1:{port}")]);
-        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
-        let link = String::from_utf8(init.stdout).unwrap().trim().to_owned();
-        let listen = format!("127.0.0.1:{port}");
-        let mut args = vec!["run", "--dir", dir, "--listen", &listen, "--allow", "127.0.0.0/8"];
-        args.extend(server_args);
-        let server = Program::start("gkd-server", folder.path(), &args);
-        wait_for_port(port);
+        let Serving { server, port, link, folder } = Serving::with(server_args);
+        let proxy = free_port();
         let listener = format!("mixed://127.0.0.1:{proxy}");
         let mut args = vec![link.as_str(), "-L", &listener];
         args.extend(client_args);

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use gkd_core::proto::packet::{DialError, ResetCode};
+use gkd_core::seldom::Seldom;
 use gkd_core::{Client, ClientEvent};
 use gkd_proxy::listener::Service;
 use gkd_proxy::program::log::STATE;
 use gkd_proxy::program::signals::{Signal, Signals};
 use gkd_proxy::program::{Failure, count};
-use gkd_proxy::{Listener, Listening, listen};
+use gkd_proxy::{Destination, Listener, Listening, listen};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -50,6 +52,7 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     let client = client::builder(settings)?.start().map_err(client::cannot_start)?;
     // Before anything is waited for, so that little is missed.
     let events = client.events();
+    tokio::spawn(refuse(client.clone()));
     let mut listening = Vec::with_capacity(settings.local.len());
     for listener in &settings.local {
         let open =
@@ -61,6 +64,23 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     watch_over(settings, &client, events, &listening, &mut signals).await?;
     end(&client, &listening, &mut signals).await;
     Ok(())
+}
+
+/// This client offers the server nothing to dial: what it opens nevertheless is told so and reset.
+async fn refuse(client: Client) {
+    let seldom = Seldom::default();
+    while let Some(connection) = client.accept().await {
+        connection.confirm(Err(DialError::NotOffered));
+        // One without a destination was answered when it was accepted.
+        connection.reset(ResetCode::DIAL);
+        if let Some(more) = seldom.note("not offered") {
+            let wanted = Destination::decode(connection.destination());
+            let wanted = wanted.map_or_else(|error| error.to_string(), |to| to.to_string());
+            tracing::warn!(
+                "the server asked for what this client did not offer, and was refused: {wanted}{more}"
+            );
+        }
+    }
 }
 
 /// What a listener is, with the addresses that it got.

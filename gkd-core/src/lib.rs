@@ -47,6 +47,7 @@ mod manager;
 pub mod probe;
 mod registry;
 mod runtime;
+pub mod seldom;
 mod server;
 mod session;
 pub mod socket;

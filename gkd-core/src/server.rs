@@ -32,6 +32,7 @@ use crate::identity::new_boot_id;
 use crate::manager::AcceptQueue;
 use crate::registry::Registry;
 use crate::runtime;
+use crate::seldom::Seldom;
 use crate::session::SessionHandle;
 use crate::socket::SocketOptions;
 
@@ -62,6 +63,8 @@ struct Inner {
     addresses: Vec<SocketAddr>,
     runtime: tokio::runtime::Handle,
     stage: AtomicU8,
+    /// What strangers and users may cause to be logged.
+    seldom: Seldom,
     /// Ends the listeners.
     stop: CancellationToken,
 }
@@ -135,11 +138,12 @@ impl Server {
             addresses,
             runtime: runtime.clone(),
             stage: AtomicU8::new(Stage::Open as u8),
+            seldom: Seldom::default(),
             stop: CancellationToken::new(),
         });
         let serving = inner.clone();
         runtime.spawn(async move {
-            let all = listen::accept_all(listeners, |tcp, address| {
+            let all = listen::accept_all(listeners, &serving.seldom, |tcp, address| {
                 // In a task of its own: a panic in it ends this connection.
                 let place = half_open.enter(address.ip());
                 serving.runtime.spawn(serve::serve(serving.clone(), tcp, address, place));

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use gkd_proto::error::{TunnelError, Violation};
@@ -33,8 +33,12 @@ fn hello(session: &mut Session, now: Instant, tunnel: u64, dead: Vec<DeadTunnel>
 
 impl Victim {
     fn new() -> Self {
+        Self::with(SessionConfig::default())
+    }
+
+    fn with(config: SessionConfig) -> Self {
         let now = Instant::now();
-        let config = Arc::new(SessionConfig::default());
+        let config = Arc::new(config);
         let mut session = Session::new(config, Side::Server, SessionId([2; 16]), 7, now);
         hello(&mut session, now, 0, Vec::new());
         Self { session, now }
@@ -58,8 +62,12 @@ impl Victim {
 
     /// What the victim wants to send, decoded.
     fn answers(&mut self) -> Vec<Packet> {
+        self.answers_on(0)
+    }
+
+    fn answers_on(&mut self, tunnel: u64) -> Vec<Packet> {
         let mut out = Transmit::new();
-        while self.session.poll_transmit(self.now, TunnelId(0), 64 * 1024, &mut out) {}
+        while self.session.poll_transmit(self.now, TunnelId(tunnel), 64 * 1024, &mut out) {}
         let mut bytes = BytesMut::from(&out.copy_to_bytes(out.remaining())[..]);
         std::iter::from_fn(|| Packet::decode(&mut bytes).unwrap()).collect()
     }
@@ -81,6 +89,8 @@ fn reset(index: u64, total: u64) -> Packet {
     Packet::Reset(Reset { connection: id(index), code: ResetCode::APPLICATION, total })
 }
 
+/// Origin: the reorder maps of gkd-rs (2019) and the heap of Cloak have no bound; a gap exhausted aggligator's
+/// memory.
 #[test]
 fn a_withheld_first_packet_and_a_million_behind_it_end_at_the_credit() {
     let mut victim = Victim::new();
@@ -89,6 +99,7 @@ fn a_withheld_first_packet_and_a_million_behind_it_end_at_the_credit() {
     assert!(matches!(violation, Violation::BeyondCredit { .. }), "{violation:?}");
 }
 
+/// Origin: a huge gap exhausted the memory of aggligator before 0.9.12; RUSTSEC-2026-0185 of quinn is its like.
 #[test]
 fn a_packet_number_of_2_to_the_61_is_beyond_the_credit() {
     let violation = Victim::new().violation([connect(0), data(0, 1 << 61, "x")]);
@@ -145,6 +156,7 @@ fn a_million_connects_and_resets_leave_bounded_records() {
     panic!("the bound was never met");
 }
 
+/// Origin: yamux answered each.
 #[test]
 fn pings_without_reading_are_answered_once() {
     let mut victim = Victim::new();
@@ -230,6 +242,7 @@ fn what_is_merely_repeated_is_dropped() {
     assert_eq!(accepted.filter(|event| matches!(event, Event::Accepted { .. })).count(), 1);
 }
 
+/// Origin: CVE-2026-31814 and CVE-2026-32314 of yamux.
 #[test]
 fn credit_of_any_size_does_not_overflow() {
     let most = (1 << 62) - 1;
@@ -258,6 +271,83 @@ fn a_peer_that_grants_and_never_acknowledges_makes_writers_wait() {
     let config = SessionConfig::default();
     let bound = config.send_budget + config.send_buffer + 2 * config.send_budget;
     assert!((accepted as u64) < bound, "{accepted} bytes were accepted");
+}
+
+/// The least that a session takes for the bound on unacknowledged packets.
+const FEW: usize = 1024;
+
+fn few_packets() -> SessionConfig {
+    SessionConfig { send_budget_packets: FEW, ..SessionConfig::default() }
+}
+
+fn counted(packets: &[Packet]) -> usize {
+    packets.iter().filter(|packet| packet.is_counted()).count()
+}
+
+#[test]
+fn credit_that_is_never_acknowledged_does_not_pile_up() {
+    let mut victim = Victim::with(few_packets());
+    victim.send([connect(0)]).unwrap();
+    let most = SessionConfig::default().connection_window / 128;
+    let (mut sent, mut granted, mut told, mut acked) = (0, most, 0, 0);
+    // A quarter of the window at a time, so that Credit is worth telling each time; and of the answers one in
+    // sixteen is acknowledged, so that the tunnel does not stand still.
+    for round in 0..4 * FEW as u64 {
+        victim.send((sent..(sent + most / 4).min(granted)).map(|number| data(0, number, ""))).unwrap();
+        sent = (sent + most / 4).min(granted);
+        let mut connection = victim.session.connection(victim.now, id(0)).unwrap();
+        while let Read::Data(_) = connection.read(usize::MAX) {}
+        let answers = victim.answers();
+        told += counted(&answers);
+        for answer in answers {
+            if let Packet::Credit(Credit { account: Account::Connection(_), total }) = answer {
+                granted = total / 128;
+            }
+        }
+        if round % 16 == 0 {
+            acked += 1;
+            victim.send([Packet::Ack(Ack { tunnel: TunnelId(0), count: acked, delay: 0 })]).unwrap();
+        }
+    }
+    let held = told - acked as usize;
+    assert!(held <= 2 * FEW, "{held} packets are held for an end that does not acknowledge");
+    // It goes on once the other end does its part.
+    victim.send([Packet::Ack(Ack { tunnel: TunnelId(0), count: told as u64, delay: 0 })]).unwrap();
+    assert!(counted(&victim.answers()) > 0, "credit is told again");
+}
+
+#[test]
+fn packets_that_no_tunnel_acknowledges_are_not_copied_onto_every_tunnel() {
+    const TUNNELS: u64 = 16;
+    let mut victim = Victim::with(few_packets());
+    (1..TUNNELS).for_each(|tunnel| hello(&mut victim.session, victim.now, tunnel, Vec::new()));
+    victim.send([connect(0)]).unwrap();
+    let mut on_tunnel: Vec<usize> = (0..TUNNELS).map(|tunnel| counted(&victim.answers_on(tunnel))).collect();
+    for _ in 0..2 * FEW {
+        let mut connection = victim.session.connection(victim.now, id(0)).unwrap();
+        connection.write_slice(b"x").unwrap();
+        on_tunnel[0] += counted(&victim.answers());
+    }
+    assert!(on_tunnel[0] <= FEW + 8, "{on_tunnel:?}");
+    // Each tunnel in turn is suspected, and what it holds goes to the next.
+    for _ in 0..3 * TUNNELS {
+        victim.now += Duration::from_millis(500);
+        victim.session.handle_timeout(victim.now);
+        for tunnel in 0..TUNNELS {
+            on_tunnel[tunnel as usize] += counted(&victim.answers_on(tunnel));
+        }
+    }
+    let held: usize = on_tunnel.iter().sum();
+    assert!(held > FEW + 8, "what a suspect holds goes out once more: {on_tunnel:?}");
+    assert!(held <= 2 * FEW + 8, "{held} packets are held: {on_tunnel:?}");
+    // The first tunnel dies, of which nothing had arrived: the rest goes on.
+    victim.session.handle_tunnel_down(victim.now, TunnelId(0));
+    let gone = Packet::Gone(Gone { tunnel: TunnelId(0), count: 0 });
+    let mut bytes = BytesMut::new();
+    gone.encode(&mut bytes);
+    victim.session.handle_recv(victim.now, TunnelId(TUNNELS - 1), &mut bytes).unwrap();
+    let again: usize = (1..TUNNELS).map(|tunnel| counted(&victim.answers_on(tunnel))).sum();
+    assert!(again > 0, "room that is free again is used");
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn half_close_either_way() {
     finish(pair);
 }
 
+/// Origin: a simultaneous open under one id merges two streams in smux.
 #[test]
 fn both_ends_open_and_ids_never_meet() {
     let mut pair = Pair::new(&FOUR);
@@ -183,6 +184,7 @@ fn credit_is_used_up_and_reopened() {
     finish(pair);
 }
 
+/// Origin: the fixed window of smux, 512 KiB, is 42 Mbit/s at 100 ms.
 #[test]
 fn a_fast_reader_fills_a_long_line() {
     // 100 MB/s over 100 ms hold 10 MB: ten times the initial window.
@@ -674,6 +676,7 @@ fn datagrams_that_nobody_takes_hold_a_bounded_memory() {
     pair.assert_balanced();
 }
 
+/// Origin: gkd-rs (2019) had no keep-alive.
 #[test]
 fn idle_tunnels_are_pinged_and_silent_ones_dropped() {
     let mut pair = Pair::new(&FOUR);

@@ -5,10 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use gkd_core::seldom::Seldom;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use crate::log::Seldom;
 use crate::socket;
 
 /// The first wait after an error that the next attempt would meet as well.

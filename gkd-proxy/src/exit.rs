@@ -8,13 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
+use gkd_core::seldom::Seldom;
 use tokio::sync::watch;
 
 use crate::connection::VirtualConnection;
 use crate::destination::{Destination, DestinationError};
 use crate::dial::{DialFailure, Dialer};
 use crate::dial_limit::{DialLimit, DialPlace};
-use crate::log::Seldom;
 use crate::relay::{RelayConfig, Relayed, relay};
 use crate::rules::{Denial, Rules};
 

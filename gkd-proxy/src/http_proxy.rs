@@ -137,7 +137,10 @@ impl<O: Opener> Program<O> {
     async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody<O>> {
         self.spoke.cancel();
         let answered = match request.method() {
-            &Method::CONNECT => self.connect(request).await,
+            &Method::CONNECT => {
+                let refused = |refusal: Refusal| refusal.answer_to_connect().map(Either::Left);
+                return self.connect(request).await.unwrap_or_else(refused);
+            }
             _ => self.forward(request).await,
         };
         answered.unwrap_or_else(|refusal| refusal.answer().map(Either::Left))
@@ -226,6 +229,17 @@ fn parse_target(host: &str, port: u16) -> Result<Target, Refusal> {
 impl Refusal {
     fn bad(words: &'static str) -> Self {
         Self::Request(StatusCode::BAD_REQUEST, words)
+    }
+
+    /// What stands behind a CONNECT that was refused may be bytes for the far end, sent without waiting: they are not
+    /// to be read as a request. Who lacks a password
+    /// may ask again, for every request needs one.
+    fn answer_to_connect(self) -> Response<Full<Bytes>> {
+        let mut response = self.answer();
+        if response.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     fn answer(self) -> Response<Full<Bytes>> {

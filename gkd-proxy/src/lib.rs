@@ -26,7 +26,6 @@ pub mod exit;
 mod http_proxy;
 pub mod listen;
 pub mod listener;
-mod log;
 mod mixed;
 mod outlet;
 pub mod program;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use gkd_core::seldom::Seldom;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::connection::{Opener, VirtualConnection};
 use crate::destination::{Destination, Target};
-use crate::log::Seldom;
 use crate::reach::ReachError;
 use crate::relay::{End, RelayConfig, Relayed, relay};
 

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(super) backlog: VecDeque<(ConnectionId, Bytes)>,
     /// The session stands in the queue of those that have a backlog.
     pub(super) queued: bool,
+    /// It was logged that more were opened than wait.
+    told_full: bool,
     /// When the driver will wake by itself.
     pub(super) armed: Option<Instant>,
     pub(super) ended: Option<SessionEnd>,
@@ -71,6 +73,7 @@ impl State {
             tunnels: HashMap::new(),
             backlog: VecDeque::new(),
             queued: false,
+            told_full: false,
             armed: None,
             ended: None,
             draining: None,
@@ -218,6 +221,12 @@ impl State {
         if self.backlog.len() >= BACKLOG {
             if let Some(connection) = self.session.connection(now, id) {
                 connection.connected(Err(DialError::Busy));
+            }
+            if !std::mem::replace(&mut self.told_full, true) {
+                tracing::warn!(
+                    session = ?self.session.id(),
+                    "{BACKLOG} connections wait to be accepted: those above are refused, of this session without another line"
+                );
             }
             return;
         }

@@ -8,26 +8,41 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::seldom::Seldom;
+
 /// How long a listener rests that cannot accept for want of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
 
-/// Gives every connection to `serve`, for ever.
-pub(super) async fn accept_all(listeners: Vec<TcpListener>, mut serve: impl FnMut(TcpStream, SocketAddr)) {
-    let mut waiting: FuturesUnordered<_> = listeners.into_iter().map(accept_one).collect();
+/// Gives every connection to `serve`, for ever. What keeps it from accepting is logged `seldom`.
+pub(super) async fn accept_all(
+    listeners: Vec<TcpListener>,
+    seldom: &Seldom,
+    mut serve: impl FnMut(TcpStream, SocketAddr),
+) {
+    let accept = |listener| accept_one(listener, seldom);
+    let mut waiting: FuturesUnordered<_> = listeners.into_iter().map(accept).collect();
     while let Some((listener, accepted)) = waiting.next().await {
         if let Some((tcp, address)) = accepted {
             serve(tcp, address);
         }
-        waiting.push(accept_one(listener));
+        waiting.push(accept(listener));
     }
 }
 
-async fn accept_one(listener: TcpListener) -> (TcpListener, Option<(TcpStream, SocketAddr)>) {
+async fn accept_one(
+    listener: TcpListener,
+    seldom: &Seldom,
+) -> (TcpListener, Option<(TcpStream, SocketAddr)>) {
     match listener.accept().await {
         Ok(accepted) => (listener, Some(accepted)),
         Err(error) => {
             if !is_of_the_connection(&error) {
-                tracing::warn!(%error, "cannot accept connections just now: out of descriptors or memory?");
+                if let Some(more) = seldom.note("accept") {
+                    tracing::warn!(
+                        %error,
+                        "cannot accept connections just now: out of descriptors or memory?{more}"
+                    );
+                }
                 tokio::time::sleep(REST).await;
             }
             (listener, None)

@@ -26,7 +26,12 @@ pub(super) async fn serve(inner: Arc<Inner>, tcp: TcpStream, address: SocketAddr
     let up = tokio::select! {
         up = handshake => up.ok().flatten(),
         () = place.evicted() => {
-            tracing::debug!(%address, "a half-open connection gave way to another");
+            if let Some(more) = inner.seldom.note("half-open") {
+                tracing::warn!(
+                    %address,
+                    "as many connections as may have proved no key; the oldest of the busiest address gave way{more}"
+                );
+            }
             None
         }
     };
@@ -46,8 +51,10 @@ async fn shake_hands(
     address: SocketAddr,
     deadline: Instant,
 ) -> Option<(TunnelGuard, Carrier, BytesMut)> {
-    if let Err(error) = inner.options.apply(&tcp) {
-        tracing::warn!(%error, "the tunnel goes on with the system's congestion control");
+    if let Err(error) = inner.options.apply(&tcp)
+        && let Some(more) = inner.seldom.note("congestion")
+    {
+        tracing::warn!(%error, "a tunnel goes on with the system's congestion control{more}");
     }
     let mut carrier = match inner.acceptor.accept(tcp, deadline).await {
         Ok(Incoming::Gkd(carrier)) => carrier,
@@ -76,12 +83,24 @@ async fn shake_hands(
             }
         },
         Err(reject) => {
-            tracing::debug!(%address, peer = ?carrier.peer(), %reject, "rejected");
+            note_reject(inner, carrier.peer(), address, &reject);
             // The client may be gone; it dials again either way.
             say_reject(&mut carrier, &reject).await.ok();
             None
         }
     }
+}
+
+/// That a limit is met is worth a line now and then, each for itself; what else a client is told is its own affair.
+fn note_reject(inner: &Inner, peer: PeerId, address: SocketAddr, reject: &Reject) {
+    if reject.code == RejectCode::Busy
+        && let Some(more) = inner.seldom.note(&reject.reason)
+    {
+        let key = crate::identity::public_text(&peer);
+        tracing::warn!(%address, key, "a tunnel was rejected: {reject}{more}");
+        return;
+    }
+    tracing::debug!(%address, ?peer, %reject, "rejected");
 }
 
 /// Decides whether the tunnel gets in. The user comes first, so that a stranger learns nothing of sessions.

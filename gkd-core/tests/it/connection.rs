@@ -15,6 +15,8 @@ fn reset_code(error: &io::Error) -> Option<ResetCode> {
     error.get_ref().and_then(|inner| inner.downcast_ref::<ConnectionReset>()).map(|reset| reset.0)
 }
 
+/// Origin: gkd-rs (2019) had no half-close, and wstunnel loses it: an upload that ends by a shutdown never gets its
+/// answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_end_finishes_and_the_other_goes_on() {
     let (client, server) = pair(3).await;
@@ -38,6 +40,7 @@ async fn one_end_finishes_and_the_other_goes_on() {
     }
 }
 
+/// Origin: the `poll_shutdown` of wmproxy's virtual stream does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_is_ready_when_the_other_end_holds_all() {
     let (client, server) = pair(2).await;
@@ -132,6 +135,9 @@ async fn a_write_that_a_deadline_cut_short_tells_how_much_was_accepted() {
     assert_eq!((error.accepted, error.source.kind()), (0, io::ErrorKind::BrokenPipe));
 }
 
+/// Origin: one slow connection blocked the loop of its peer in gkd-rs (2019), and a full channel dropped the packet
+/// and the connection; wmproxy's `try_send` into ten slots drops stream data in silence; Cloak writes blocking and
+/// without credit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_reader_that_stops_stops_nobody_else() {
     let (client, server) = pair(2).await;
@@ -228,6 +234,7 @@ async fn datagrams_pass_beside_the_stream() {
     assert!(within("reset", here.recv_datagram()).await.is_err());
 }
 
+/// Origin: gkd-rs (2019) never removed an entry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_kept_of_connections_that_ended() {
     let (client, server) = pair(2).await;

@@ -43,6 +43,8 @@ async fn reached(progress: &dyn Fn() -> usize, len: usize) {
     until("progress", || progress() >= len).await;
 }
 
+/// Origin: a tunnel's death lost the packet in gkd-rs's hand, a gap for ever, and removed the whole peer on the
+/// server; in Cloak one dead connection kills the session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tunnel_that_is_cut_in_a_transfer_costs_no_byte() {
     let (client, server, relay) = relayed(4).await;
@@ -90,6 +92,7 @@ async fn tunnels_over_tls_are_cut_and_come_back() {
     assert!(client.close().await);
 }
 
+/// Origin: gkd-rs (2019) did not dial again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_tunnels_cut_and_back() {
     let (client, server, relay) = relayed(3).await;
@@ -122,6 +125,7 @@ async fn what_is_written_while_no_tunnel_is_up_is_delivered_later() {
     assert_eq!(read_all(&there).await.unwrap(), b"patience");
 }
 
+/// Origin: wmproxy exits when its first dial fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_may_start_before_its_server() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -50,6 +50,7 @@ async fn hello(
     (answer, carrier)
 }
 
+/// Origin: gkd-rs (2019) had no key at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_takes_no_unencrypted_tunnel_says_so_for_good() {
     let server = Server::builder().listen("127.0.0.1:0").bind().await.unwrap();
@@ -105,6 +106,8 @@ async fn a_server_with_another_key_is_not_taken() {
     assert!(error.is_final() && error.to_string().contains("ask for a new link"), "{error}");
 }
 
+/// Origin: in gkd-rs (2019) every process had peer id 0 and counted connections from 0, so that two clients shared
+/// one peer and each other's connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_keys_with_the_same_ids_never_meet() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
@@ -139,6 +142,7 @@ async fn a_session_that_should_exist_and_does_not_is_not_made() {
     assert!(server.sessions().is_empty());
 }
 
+/// Origin: a wrong type byte made gkd-rs (2019) panic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_peer_that_breaks_the_protocol_ends_only_itself() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();

@@ -118,6 +118,7 @@ fn cuts(len: usize) -> impl Iterator<Item = usize> {
     (0..len).filter(move |cut| *cut < 600 || len - *cut < 10)
 }
 
+/// Origin: ids of 16 bits in smux and of 24 bits in wmproxy come to an end; the samples hold numbers of 62.
 #[test]
 fn every_packet_survives_the_round_trip() {
     for packet in samples() {
@@ -210,6 +211,7 @@ fn bytes_behind_the_last_field_are_malformed() {
     }
 }
 
+/// Origin: gkd-rs (2019) did not check a length.
 #[test]
 fn a_length_above_the_bound_is_refused_from_the_header_alone_and_allocates_nothing() {
     for kind in [kind::DATA, kind::CONNECT, kind::ACK, kind::DATAGRAM, 0x00, 0x7f, MAX] {
@@ -253,6 +255,7 @@ fn an_inner_length_beyond_the_body_is_malformed_whatever_it_claims() {
     }
 }
 
+/// Origin: a wrong type byte made gkd-rs (2019) panic.
 #[test]
 fn two_bits_rule_what_becomes_of_an_unknown_type() {
     let known: Vec<u64> = samples().iter().map(Packet::kind).collect();

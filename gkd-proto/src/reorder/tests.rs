@@ -85,6 +85,7 @@ fn a_senseless_limit_is_mended() {
     assert_eq!(ReorderBuffer::<u64>::new(usize::MAX).limit(), MAX_LIMIT);
 }
 
+/// Origin: gkd-rs (2019) had 32-bit numbers without a plan for their end, aggligator wraps without a total order.
 #[test]
 fn the_last_numbers_of_all_neither_wrap_nor_panic() {
     let first = u64::MAX - 3;

@@ -53,8 +53,14 @@ impl Session {
         let state = self.tunnels.get_mut(&tunnel).ok_or(TunnelError::NotUp(tunnel))?;
         state.hear(now, buf.len());
         self.taken.clear();
+        let budgets = self.budgets_used();
         let result = self.take_packets(now, tunnel, buf);
         self.copy_out(memory);
+        if self.budgets_used() < budgets {
+            // What was held back may go on any tunnel, not only on the one that was acknowledged.
+            self.wake_for_data(true);
+            self.wake_one();
+        }
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             state.keep_rest(buf.len());
             if state.ack_due {

@@ -99,9 +99,10 @@ pub struct PathSample {
 /// # Bounds
 /// Memory for what arrives is bounded by the credit that was granted
 /// ([`max_session_window`](SessionConfig::max_session_window)), for what is sent by
-/// [`send_queue`](SessionConfig::send_queue) and [`send_budget`](SessionConfig::send_budget), both also by a
-/// [`MemoryBudget`](crate::MemoryBudget) that many sessions share ([`within`](Self::within)), records by the
-/// numbers of connections and tunnels. A call does work in proportion to the bytes that it is given, or to
+/// [`send_queue`](SessionConfig::send_queue) and [`send_budget`](SessionConfig::send_budget) (as much again for
+/// control packets and for what is sent again), both also by a [`MemoryBudget`](crate::MemoryBudget) that many
+/// sessions share ([`within`](Self::within)), records by the numbers of connections and tunnels. A call does work
+/// in proportion to the bytes that it is given, or to
 /// the number of tunnels; [`handle_timeout`](Self::handle_timeout) looks at every connection, once in
 /// five seconds.
 ///

@@ -20,6 +20,10 @@ use crate::transmit::Transmit;
 /// A packet is not cut smaller than this to fit into the room, in bytes: about one segment.
 const LEAST_ROOM: usize = 1400;
 
+/// How many times the send budget is held at the most. The second one is for control and for what is sent again, so
+/// that a tunnel which holds all of the first and falls silent does not keep it from the others.
+const MOST_BUDGETS: u64 = 2;
+
 /// What was put into a batch.
 enum Put {
     /// A counted packet, to be recorded on its tunnel.
@@ -109,10 +113,13 @@ impl Session {
         while out.remaining() < end {
             let before = out.remaining();
             let room = end - before;
-            let put = self
-                .put_session_control(out)
-                .or_else(|| self.put_connection_control(out))
-                .or_else(|| self.put_payload(now, tunnel, room, out));
+            let put = if self.budgets_used() < MOST_BUDGETS {
+                self.put_session_control(out)
+                    .or_else(|| self.put_connection_control(out))
+                    .or_else(|| self.put_payload(now, tunnel, room, out))
+            } else {
+                self.put_rare_control(out)
+            };
             match put {
                 None => return,
                 Some(Put::Uncounted) => {}
@@ -128,7 +135,25 @@ impl Session {
         }
     }
 
+    /// How many times the send budget is used up by what is not acknowledged. From one on nothing new is numbered;
+    /// at [`MOST_BUDGETS`] nothing is sent again either, nor credit told: an end that does not acknowledge would
+    /// make the records of these grow as it likes.
+    pub(super) fn budgets_used(&self) -> u64 {
+        let packets = self.held_packets / self.config.send_budget_packets;
+        (self.held_bytes / self.config.send_budget).max(packets as u64)
+    }
+
     // ---- control ----
+
+    /// What settles tunnels and ends the session goes out in any case. It is bounded by the number of tunnels,
+    /// and the other end's answer to it may be what frees the budget.
+    fn put_rare_control(&mut self, out: &mut Transmit) -> Option<Put> {
+        let is_rare =
+            |control: &SessionControl| !matches!(control, SessionControl::Credit | SessionControl::Blocked);
+        let at = self.session_control.iter().position(is_rare)?;
+        self.session_control.swap(0, at);
+        self.put_session_control(out)
+    }
 
     fn put_session_control(&mut self, out: &mut Transmit) -> Option<Put> {
         let control = self.session_control.pop_front()?;
@@ -231,15 +256,13 @@ impl Session {
 
     /// The next packet of the connection whose turn it is: cut, numbered and charged now.
     fn put_data(&mut self, now: Instant, most: u64, room: usize, out: &mut Transmit) -> Option<Put> {
-        let budget =
-            self.held_bytes < self.config.send_budget && self.held_packets < self.config.send_budget_packets;
         if !self.has_session_credit() {
             if self.queued > 0 {
                 self.tell_session_blocked();
             }
             return None;
         }
-        if !budget {
+        if self.budgets_used() > 0 {
             return None;
         }
         let id = self.schedule.next(&mut self.connections, most)?;

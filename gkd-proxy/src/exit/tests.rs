@@ -126,6 +126,7 @@ async fn a_destination_that_resets_resets_the_connection() {
     assert_eq!(near.until_reset().await, ResetCode::STREAM);
 }
 
+/// Origin: the L4 forwarding of wmproxy holds a global lock for a connection's life: one at a time.
 #[tokio::test]
 async fn one_destination_that_hangs_disturbs_no_other() {
     let exit = Arc::new(Exit::new(

@@ -95,17 +95,36 @@ async fn strict_connect_answers_what_the_dial_brought() {
 }
 
 #[tokio::test]
-async fn after_a_refused_connect_the_program_may_go_on() {
-    let mut served = served(None, true).await;
+async fn after_a_connect_that_lacks_a_password_the_program_may_go_on() {
+    let mut served = served(Some(Credentials::new("me", "secret").unwrap()), true).await;
     served.send("CONNECT example.com:443 HTTP/1.1\r\n\r\n").await;
-    served.far().await.confirm(Err(DialError::Refused));
-    assert_eq!(served.status().await, 502);
-    served.send("CONNECT example.com:444 HTTP/1.1\r\n\r\n").await;
+    assert_eq!(served.status().await, 407);
+    // Base64 of "me:secret".
+    let basic = "Proxy-Authorization: Basic bWU6c2VjcmV0";
+    served.send(&format!("CONNECT example.com:444 HTTP/1.1\r\n{basic}\r\n\r\n")).await;
     let far = served.far().await;
     far.confirm(Ok(()));
     assert_eq!(served.status().await, 200);
     served.send("x").await;
     assert_eq!(far.read(1).await.unwrap(), b"x");
+}
+
+/// What a program sends behind CONNECT, without waiting, is for the far end: it may be somebody else's words.
+#[tokio::test]
+async fn bytes_pipelined_behind_a_refused_connect_are_no_request() {
+    for (strict, connect, status) in [(true, "example.com:443", 502), (false, "example.com:0", 400)] {
+        let mut served = served(None, strict).await;
+        let behind = "GET http://inside.example/ HTTP/1.1\r\nHost: inside.example\r\n\r\n";
+        served.send(&format!("CONNECT {connect} HTTP/1.1\r\n\r\n{behind}")).await;
+        if strict {
+            served.far().await.confirm(Err(DialError::Refused));
+        }
+        assert_eq!(served.status().await, status);
+        let mut rest = Vec::new();
+        served.program.read_to_end(&mut rest).await.ok();
+        assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+        served.expect_nothing_opened().await;
+    }
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ async fn the_far_end_may_end_first() {
     assert!(matches!(relay.await.unwrap().end, End::Finished));
 }
 
+/// Origin: wmproxy's `try_send` into ten slots drops stream data in silence.
 #[tokio::test]
 async fn megabytes_pass_whole_against_a_slow_reader() {
     let (mut program, far, relay) = relayed(RelayConfig::default()).await;

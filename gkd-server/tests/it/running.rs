@@ -181,6 +181,7 @@ async fn a_renewed_user_comes_in_with_the_new_link_only() {
     client(&new).await.close().await;
 }
 
+/// Origin: wmproxy answers a reload with success whatever happened; an emptied file widened access in chisel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_wrong_empty_or_gone_changes_nothing_at_a_hup() {
     let (files, link) = Files::initialised();

@@ -1,4 +1,4 @@
-//! Log lines that strangers cause: each kind at most once a minute, whatever they do ([`Seldom`]).
+//! Log lines that strangers and peers cause: each kind at most once a minute, whatever they do ([`Seldom`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,12 +13,13 @@ const EVERY: Duration = Duration::from_secs(60);
 /// The most kinds that are remembered. When as many were logged within a minute, others wait.
 const MAX_KINDS: usize = 1024;
 
-/// Says which lines are to be logged.
-#[derive(Default)]
-pub(crate) struct Seldom {
+/// Says which lines are to be logged: of each kind one a minute, of 1,024 kinds at the most.
+#[derive(Debug, Default)]
+pub struct Seldom {
     lines: Mutex<HashMap<Box<str>, Line>>,
 }
 
+#[derive(Debug)]
 struct Line {
     logged: Instant,
     kept_back: u64,
@@ -26,11 +27,11 @@ struct Line {
 
 /// What was kept back since the last line of the kind; to be put at the end of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct More(u64);
+pub struct More(u64);
 
 impl Seldom {
     /// Notes a line of a kind. What it returns is for the line's end; none when it is to be kept back.
-    pub(crate) fn note(&self, kind: &str) -> Option<More> {
+    pub fn note(&self, kind: &str) -> Option<More> {
         let now = Instant::now();
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = lines.get_mut(kind) {
