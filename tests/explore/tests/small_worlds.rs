@@ -45,6 +45,7 @@ worlds! {
     singles: "singles",
     both_ways: "both-ways",
     reset: "reset",
+    unread: "unread",
     release: "release",
     overtaken: "overtaken",
     refused: "refused",
