@@ -122,6 +122,8 @@ pub(super) struct Tunnel {
 
     pub(super) last_heard: Instant,
     pub(super) ping: Option<OutstandingPing>,
+    /// When the last Ping was asked for.
+    pub(super) pinged_at: Option<Instant>,
     pub(super) ping_due: bool,
     pub(super) pong_due: Option<u64>,
     pub(super) suspect: bool,
@@ -167,6 +169,7 @@ impl Tunnel {
             overdue_told: None,
             last_heard: now,
             ping: None,
+            pinged_at: None,
             ping_due: false,
             pong_due: None,
             suspect: false,
@@ -346,7 +349,7 @@ impl Tunnel {
     // ---- silence ----
 
     /// How long the oldest packet may wait without progress.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let round_trip = self.estimate.loaded_round_trip().unwrap_or(Duration::from_secs(1) / 3);
         (3 * round_trip + 2 * ACK_DELAY).max(MIN_PATIENCE)
     }
@@ -381,9 +384,9 @@ impl Tunnel {
         self.last_progress
     }
 
-    /// It owes an answer: to a packet or a Ping.
-    pub(super) fn owes(&self) -> bool {
-        self.ping.is_some() || !self.in_flight.is_empty()
+    /// Something counted came behind the last Ping.
+    pub(super) fn came_since_ping(&self) -> bool {
+        self.received > 0 && self.pinged_at.is_none_or(|at| self.last_counted > at)
     }
 }
 

@@ -207,6 +207,16 @@ impl Pair {
         self.ends[end].readers.remove(&id);
     }
 
+    /// Ends what is left at both ends and checks that the accounts are whole.
+    pub fn finish(mut self) {
+        for end in [CLIENT, SERVER] {
+            let ids: Vec<_> = self.ends[end].readers.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.release(end, id));
+        }
+        self.run_for(Duration::from_secs(2));
+        self.assert_balanced();
+    }
+
     /// Nothing is left of any connection, and every account is whole.
     pub fn assert_balanced(&self) {
         for (this, other) in [(CLIENT, SERVER), (SERVER, CLIENT)] {
