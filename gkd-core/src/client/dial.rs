@@ -23,6 +23,10 @@ use crate::socket::{self, Bind, SocketOptions};
 /// How long one address of a name is waited for before the next is tried beside it (RFC 8305 §8).
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// How often an address is dialled afresh beside dials that are not answered: TCP alone waits twice as long after
+/// each try, and would not notice for seconds that a network is back.
+const AFRESH: Duration = Duration::from_secs(2);
+
 /// The most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
@@ -210,11 +214,14 @@ impl Dialler {
     }
 
     /// Connects to the first of the addresses that answers; a further one is tried whenever one failed, or did
-    /// not answer for 250 ms (RFC 8305).
+    /// not answer for 250 ms (RFC 8305), and when all were, one of them afresh every 2 s. The deadline of the dial
+    /// bounds how many that are.
     async fn race(&self, addresses: &[SocketAddr], bind: Option<&Bind>) -> io::Result<TcpStream> {
         let mut waiting = addresses.iter();
         let mut running = FuturesUnordered::new();
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+        let mut again = addresses.iter().cycle();
+        let mut afresh = tokio::time::interval_at(Instant::now() + AFRESH, AFRESH);
         if let Some(first) = waiting.next() {
             running.push(socket::dial(*first, bind, &self.options));
         }
@@ -229,6 +236,7 @@ impl Dialler {
                     }
                 },
                 () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => waiting.next(),
+                _ = afresh.tick(), if waiting.len() == 0 && !running.is_empty() => again.next(),
                 else => return Err(failure),
             };
             match next {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gkd_proto::handshake::RejectCode;
+use gkd_proto::id::TunnelId;
 use gkd_proto::session::DropReason;
 
 use super::dial::Up;
@@ -40,8 +41,10 @@ impl Slot {
                 () = self.inner.stop.cancelled() => break,
             };
             let wait = match dialled {
-                Ok(up) => {
-                    self.run(up, &mut backoff).await;
+                Ok(mut up) => {
+                    while let Some(fresh) = self.run(up, &mut backoff).await {
+                        up = fresh;
+                    }
                     backoff.next()
                 }
                 Err(error) => self.failed(&manager, error, &mut backoff, first),
@@ -55,14 +58,23 @@ impl Slot {
         }
     }
 
-    async fn run(&self, up: Up, backoff: &mut Backoff) {
-        let (path, tunnel, manager) = (self.path.clone(), up.guard.handle.id, up.guard.manager.clone());
+    /// Runs a tunnel until it ends, or until a fresh one takes its place.
+    async fn run(&self, up: Up, backoff: &mut Backoff) -> Option<Up> {
+        let (path, manager, handle) = (self.path.clone(), up.guard.manager.clone(), up.guard.handle.clone());
+        let tunnel = handle.id;
         tracing::debug!(%path, %tunnel, "a tunnel is up");
         let _shown = self.inner.show_up(self.place, tunnel, up.carrier.peer_addr());
         self.inner.tell(ClientEvent::TunnelUp { path: path.clone(), tunnel });
         let began = Instant::now();
         // In a task of its own: a panic in it ends this tunnel, and this place dials another.
-        let end = self.inner.runtime.spawn(tunnel::run(up.guard, up.carrier, up.front)).await;
+        let mut running = self.inner.runtime.spawn(tunnel::run(up.guard, up.carrier, up.front));
+        let (end, fresh) = tokio::select! {
+            end = &mut running => (end, None),
+            fresh = self.dial_beside(&manager, tunnel) => {
+                handle.give_up();
+                (running.await, Some(fresh))
+            }
+        };
         let cause = match end {
             Ok(end) => {
                 let by_session = matches!(end.cause, EndCause::Dropped(DropReason::SessionEnded));
@@ -79,6 +91,28 @@ impl Slot {
         };
         tracing::debug!(%path, %tunnel, %cause, "a tunnel ended");
         self.inner.tell(ClientEvent::TunnelDown { path, tunnel, cause });
+        fresh
+    }
+
+    /// While nothing comes on any tunnel, dials beside this one, which may come back all the same: an address
+    /// may have changed, or TCP may wait for long until it tries again. Ready with a tunnel that is up while
+    /// this one still says nothing.
+    async fn dial_beside(&self, manager: &Arc<TunnelManager>, tunnel: TunnelId) -> Up {
+        loop {
+            manager.stalled().await;
+            tracing::debug!(path = %self.path, %tunnel, "all tunnels are silent: a fresh one is dialled");
+            match self.inner.dialler.dial(manager, &self.path, self.index).await {
+                Ok(up) if manager.is_quiet(tunnel) => return up,
+                Ok(_) => tracing::debug!(%tunnel, "it came back before a fresh one was up"),
+                Err(error) => {
+                    tracing::debug!(path = %self.path, %error, "no fresh tunnel came up");
+                    if error.is_lost() && manager.is_stalled() {
+                        // No tunnel answers, and the server knows nothing of the session. Another follows it.
+                        manager.lose();
+                    }
+                }
+            }
+        }
     }
 
     /// What a failed dial means for the session; how long to wait.

@@ -15,6 +15,8 @@ pub(super) struct Batch {
     pub(super) accepted: bool,
     /// The session's time-out came to lie before the one that its driver sleeps for.
     pub(super) rearm: bool,
+    /// All tunnels are quiet.
+    pub(super) stalled: bool,
     /// The session entered this phase.
     pub(super) phase: Option<Phase>,
 }
@@ -31,7 +33,7 @@ impl Batch {
     pub(super) fn new() -> Self {
         // A thread that is ending has no spare any more.
         let (wakers, replaced) = SPARE.try_with(Cell::take).unwrap_or_default();
-        Self { wakers, replaced, accepted: false, rearm: false, phase: None }
+        Self { wakers, replaced, accepted: false, rearm: false, stalled: false, phase: None }
     }
 
     /// Takes the wakers: to be dropped or woken outside of every lock.

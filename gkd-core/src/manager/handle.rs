@@ -41,6 +41,13 @@ impl TunnelHandle {
         self.stop.take()
     }
 
+    /// Closes a tunnel that says nothing, before the session's patience with it is over.
+    pub(crate) fn give_up(&self) {
+        if let Some(task) = self.drop_for(DropReason::Silent) {
+            task.wake();
+        }
+    }
+
     pub(super) fn goes(&self) {
         self.going.store(true, Ordering::Relaxed);
     }

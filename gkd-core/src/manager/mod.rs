@@ -72,6 +72,8 @@ pub(crate) struct TunnelManager {
     /// Wakes the driver.
     timer: Notify,
     phase: watch::Sender<Phase>,
+    /// All tunnels are quiet.
+    stalled: Notify,
 }
 
 impl fmt::Debug for TunnelManager {
@@ -102,6 +104,7 @@ impl TunnelManager {
             accepted,
             timer: Notify::new(),
             phase: watch::Sender::new(Phase::Live),
+            stalled: Notify::new(),
         });
         manager.runtime.spawn(driver::drive(manager.clone()));
         manager
@@ -139,6 +142,9 @@ impl TunnelManager {
         if std::mem::take(&mut batch.accepted) {
             self.accepted.push(self.clone());
         }
+        if batch.stalled {
+            self.stalled.notify_waiters();
+        }
         if let Some(phase) = batch.phase {
             self.phase.send_if_modified(|now| {
                 let forward = phase > *now;
@@ -153,6 +159,22 @@ impl TunnelManager {
         let mut watched = self.phase.subscribe();
         // The sender lives as long as `self`.
         watched.wait_for(|now| *now >= phase).await.ok();
+    }
+
+    /// Waits until nothing comes on any tunnel although answers are due. What was so before counts as little as
+    /// it helps: it comes again.
+    pub(crate) async fn stalled(&self) {
+        self.stalled.notified().await;
+    }
+
+    /// Whether nothing has come on any tunnel for some time, although answers are due.
+    pub(crate) fn is_stalled(self: &Arc<Self>) -> bool {
+        self.with(|state, now| state.session.is_stalled(now))
+    }
+
+    /// Whether that is so of this tunnel.
+    pub(crate) fn is_quiet(self: &Arc<Self>, tunnel: TunnelId) -> bool {
+        self.with(|state, now| state.session.is_quiet(now, tunnel))
     }
 
     /// It has not ended, and was not told to drain or has connections left.

@@ -196,6 +196,7 @@ impl State {
                     batch.wakers.extend(handle.drop_for(reason));
                 }
             }
+            Event::Stalled => batch.stalled = true,
             Event::Draining { reason } => self.draining = Some(reason),
             Event::Drained => batch.phase = batch.phase.max(Some(Phase::Drained)),
             Event::Closed { cause } => self.end(now, SessionEnd::Closed(cause), batch),

@@ -111,6 +111,73 @@ async fn all_tunnels_cut_and_back() {
     assert!(client.close().await);
 }
 
+/// A client whose tunnels are all silent, while later ones are not. No tunnel is ever given up, so that only a
+/// fresh dial helps.
+async fn silenced() -> (Client, Server, Relay) {
+    let config = SessionConfig { silent_for: Duration::from_secs(3600), ..SessionConfig::default() };
+    let server =
+        Server::builder().listen("127.0.0.1:0").plain(true).session(config.clone()).bind().await.unwrap();
+    let relay = Relay::to(server.local_addr().unwrap()).await;
+    let plain = gkd_core::carrier::CarrierKind::Plain;
+    let builder = Client::builder().address(relay.address).carrier(plain).tunnels(3).session(config);
+    let client = builder.connect().await.unwrap();
+    until("all tunnels", || client.tunnels_up() == 3).await;
+    (client, server, relay)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_tunnels_silent_are_replaced_by_fresh_ones() {
+    let (client, server, relay) = silenced().await;
+    spawn_echo(Arc::new(server));
+    transfer_while(&client, 40_000_000, async |progress| {
+        reached(progress, 5_000_000).await;
+        relay.freeze_all();
+        reached(progress, 20_000_000).await;
+        relay.freeze_all();
+    })
+    .await;
+    until("three tunnels", || client.tunnels_up() == 3).await;
+    assert!(client.close().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_whose_tunnels_fall_silent_goes_on_over_fresh_ones() {
+    let (client, server, relay) = silenced().await;
+    let (here, there) = connection(&client, &server).await;
+    let sent = content(7, 5_000_000);
+    // The client has nothing on the way that it would miss.
+    let first = within("the first bytes", async {
+        (&there).write_all(&sent[..1000]).await.unwrap();
+        let mut first = vec![0; 1000];
+        (&here).read_exact(&mut first).await.unwrap();
+        first
+    })
+    .await;
+    relay.freeze_all();
+    let rest = sent[1000..].to_vec();
+    let writing = tokio::spawn(async move {
+        (&there).write_all(&rest).await.unwrap();
+        (&there).shutdown().await.unwrap();
+        there
+    });
+    let received = [first, read_all(&here).await.unwrap()].concat();
+    assert!(received == sent, "the bytes are others");
+    within("the writer", writing).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_another_behind_silent_tunnels_resets_connections() {
+    let (client, server, relay) = silenced().await;
+    let (here, _there) = connection(&client, &server).await;
+    let second = Server::bind("127.0.0.1:0").await.unwrap();
+    relay.lead_to(second.local_addr().unwrap());
+    relay.freeze_all();
+    (&here).write_all(b"is anybody there?").await.unwrap();
+    let error = within("reset", async { (&here).read(&mut [0; 8]).await }).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    connection(&client, &second).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_written_while_no_tunnel_is_up_is_delivered_later() {
     let (client, server, relay) = relayed(2).await;

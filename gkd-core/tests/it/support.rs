@@ -161,6 +161,12 @@ impl Relay {
         self.with_one(index, |running| _ = running.flowing.send_replace(false));
     }
 
+    /// The same for all of them; those that come later flow.
+    pub(crate) fn freeze_all(&self) {
+        let running = self.shared.running.lock().unwrap();
+        running.iter().for_each(|running| _ = running.flowing.send_replace(false));
+    }
+
     /// Cuts all of them.
     pub(crate) fn cut_all(&self) {
         self.shared.running.lock().unwrap().drain(..).for_each(|running| running.task.abort());

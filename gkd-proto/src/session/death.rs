@@ -364,6 +364,7 @@ impl Session {
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             if state.ping.is_none() {
                 state.ping = Some(OutstandingPing { token, at: now, idle: false });
+                state.pinged_at = Some(now);
                 state.ping_due = true;
             }
             self.wake(tunnel);

@@ -61,6 +61,9 @@ pub enum Event {
         /// Why.
         reason: DropReason,
     },
+    /// Client: nothing comes on any tunnel, although all owe an answer. A fresh tunnel may get through where these
+    /// do not: dial one now. Comes again every 2 s while that lasts; not when no tunnel is up.
+    Stalled,
     /// The other end takes no new connections.
     Draining {
         /// Why: a number that is shown to people.

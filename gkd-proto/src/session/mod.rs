@@ -128,6 +128,8 @@ pub struct Session {
     next_tunnel: u64,
     seen_tunnels: SeenIds,
     no_tunnel_since: Option<Instant>,
+    /// When the driver was last told that all tunnels are quiet.
+    stalled_told: Option<Instant>,
     round_trip: Duration,
 
     connections: IdMap<ConnectionId, Box<ConnectionState>>,
@@ -187,6 +189,7 @@ impl Session {
             next_tunnel: 0,
             seen_tunnels: SeenIds::new(MAX_UNSEEN),
             no_tunnel_since: (side == Side::Server).then_some(now),
+            stalled_told: None,
             round_trip: UNKNOWN_ROUND_TRIP,
             connections: IdMap::with_hasher(IdHash::new(hash::mix(!seed))),
             opened: 0,

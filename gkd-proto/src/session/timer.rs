@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::event::DropReason;
 use super::tunnel::ACK_DELAY;
 use super::{Event, Session};
-use crate::id::{ConnectionId, TunnelId};
+use crate::id::{ConnectionId, Side, TunnelId};
 use crate::packet::ResetCode;
 
 /// How often every connection is looked at, for the time-outs that are counted in minutes.
@@ -13,6 +13,13 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// A connection on which nothing moved for this long goes back to its initial window and holds no ring.
 const IDLE_WINDOW: Duration = Duration::from_secs(10);
+
+/// A tunnel is quiet when nothing came on it for so long, or for its patience if that is longer. TCP's first
+/// time-out is as long (RFC 6298 §2.1), so that one loss does not make it so.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How often a fresh dial is asked for while all are quiet.
+const STALLED_EVERY: Duration = Duration::from_secs(2);
 
 impl Session {
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` when nothing waits for time. Takes time in
@@ -22,28 +29,75 @@ impl Session {
             return None;
         }
         let expiry = self.no_tunnel_since.map(|since| since + self.config.resume_for);
-        let tunnels = self.tunnels.values().filter_map(|tunnel| self.tunnel_timeout(tunnel));
-        tunnels.chain(expiry).chain(self.next_sweep).min()
+        let quiet = self.first_quiet_at();
+        let tunnels = self.tunnels.values().filter_map(|tunnel| self.tunnel_timeout(tunnel, quiet));
+        tunnels.chain(expiry).chain(self.next_sweep).chain(self.stalled_at()).min()
     }
 
-    fn tunnel_timeout(&self, tunnel: &super::Tunnel) -> Option<Instant> {
+    fn tunnel_timeout(&self, tunnel: &super::Tunnel, quiet: Option<Instant>) -> Option<Instant> {
         if tunnel.dropping.is_some() {
             return None;
         }
-        let answer = tunnel.owes().then(|| self.silent_at(tunnel));
-        let ping = (tunnel.ping.is_none()).then(|| tunnel.last_heard + self.config.ping_every);
+        let answer = self.silent_at(tunnel);
+        let ping = self.ping_at(tunnel, quiet);
         // An acknowledgement that its own tunnel does not take is given to any other.
         let overdue = tunnel.has_untold().then(|| tunnel.overdue_at()).flatten();
         [tunnel.ack_deadline(), overdue, tunnel.suspicion_at(), answer, ping].into_iter().flatten().min()
     }
 
     /// When a tunnel that owes an answer has been silent, or has stood still, for too long.
-    fn silent_at(&self, tunnel: &super::Tunnel) -> Instant {
-        let pinged = tunnel.ping.map(|ping| ping.at);
-        let waiting_since = tunnel.oldest_at().into_iter().chain(pinged).min();
-        let silent = tunnel.last_heard.max(waiting_since.unwrap_or(tunnel.last_heard));
+    fn silent_at(&self, tunnel: &super::Tunnel) -> Option<Instant> {
+        let silent = tunnel.silent_since()?;
         let still = tunnel.oldest_at().map(|oldest| oldest.max(tunnel.last_progress()));
-        still.map_or(silent, |still| still.min(silent)) + self.config.silent_for
+        Some(still.map_or(silent, |still| still.min(silent)) + self.config.silent_for)
+    }
+
+    /// When a tunnel is to be pinged: after a long silence. The client, which alone can dial, asks sooner after
+    /// something came, for it cannot know whether more was to come; and while another tunnel is quiet, for all
+    /// may be.
+    fn ping_at(&self, tunnel: &super::Tunnel, quiet: Option<Instant>) -> Option<Instant> {
+        if tunnel.ping.is_some() {
+            return None;
+        }
+        let usual = tunnel.last_heard + self.config.ping_every;
+        if self.side == Side::Server {
+            return Some(usual);
+        }
+        let soon = tunnel.last_heard + QUIET;
+        let after_arrival = tunnel.came_since_ping().then_some(soon);
+        let beside_quiet = quiet.map(|quiet| quiet.max(soon));
+        [after_arrival, beside_quiet].into_iter().flatten().fold(usual, Instant::min).into()
+    }
+
+    /// When the first of the tunnels that owe an answer is quiet.
+    fn first_quiet_at(&self) -> Option<Instant> {
+        self.tunnels.values().filter_map(|tunnel| tunnel.quiet_at()).min()
+    }
+
+    /// When the last of the tunnels is quiet, if all owe an answer.
+    fn all_quiet_at(&self) -> Option<Instant> {
+        let mut last = None;
+        for tunnel in self.tunnels.values().filter(|tunnel| tunnel.dropping.is_none()) {
+            last = last.max(Some(tunnel.quiet_at()?));
+        }
+        last
+    }
+
+    /// When the client is to be told that all tunnels are quiet.
+    fn stalled_at(&self) -> Option<Instant> {
+        let quiet_at = self.all_quiet_at().filter(|_| self.side == Side::Client)?;
+        Some(self.stalled_told.map_or(quiet_at, |told| quiet_at.max(told + STALLED_EVERY)))
+    }
+
+    /// Whether every tunnel has been quiet for some time although it owes an answer. Not when none is up.
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        self.all_quiet_at().is_some_and(|quiet_at| now >= quiet_at)
+    }
+
+    /// Whether a tunnel has been quiet for some time although it owes an answer.
+    pub fn is_quiet(&self, now: Instant, tunnel: TunnelId) -> bool {
+        let quiet_at = self.tunnels.get(&tunnel).and_then(|tunnel| tunnel.quiet_at());
+        quiet_at.is_some_and(|quiet_at| now >= quiet_at)
     }
 
     /// The time that [`poll_timeout`](Self::poll_timeout) told has come. Calling it early does no harm.
@@ -55,20 +109,25 @@ impl Session {
             return self.expire();
         }
         let tunnels: Vec<_> = self.tunnels.keys().copied().collect();
-        tunnels.into_iter().for_each(|tunnel| self.tunnel_time(now, tunnel));
+        let quiet = self.first_quiet_at();
+        tunnels.into_iter().for_each(|tunnel| self.tunnel_time(now, tunnel, quiet));
+        if self.stalled_at().is_some_and(|due| now >= due) {
+            self.stalled_told = Some(now);
+            self.events.push_back(Event::Stalled);
+        }
         if self.next_sweep.is_some_and(|due| now >= due) {
             self.sweep(now);
         }
     }
 
-    fn tunnel_time(&mut self, now: Instant, id: TunnelId) {
+    fn tunnel_time(&mut self, now: Instant, id: TunnelId, quiet: Option<Instant>) {
         let Some(tunnel) = self.tunnels.get(&id).filter(|tunnel| tunnel.dropping.is_none()) else { return };
-        if tunnel.owes() && now >= self.silent_at(tunnel) {
+        if self.silent_at(tunnel).is_some_and(|due| now >= due) {
             return self.drop_tunnel(id, DropReason::Silent);
         }
         let ack = tunnel.ack_deadline().is_some_and(|due| now >= due);
         let overdue = tunnel.overdue_at().is_some_and(|due| now >= due);
-        let ping = tunnel.ping.is_none() && now >= tunnel.last_heard + self.config.ping_every;
+        let ping = self.ping_at(tunnel, quiet).is_some_and(|due| now >= due);
         let look = tunnel.suspicion_at().is_some_and(|due| now >= due);
         if ack && let Some(tunnel) = self.tunnels.get_mut(&id) {
             tunnel.ack_due = true;
@@ -138,6 +197,17 @@ impl Session {
 }
 
 impl super::Tunnel {
+    /// Since when it owes an answer, to a packet or a Ping, and nothing was heard on it.
+    fn silent_since(&self) -> Option<Instant> {
+        let pinged = self.ping.map(|ping| ping.at);
+        let waiting_since = self.oldest_at().into_iter().chain(pinged).min()?;
+        Some(self.last_heard.max(waiting_since))
+    }
+
+    fn quiet_at(&self) -> Option<Instant> {
+        self.silent_since().map(|since| since + self.patience().max(QUIET))
+    }
+
     /// When what is untold is given to any tunnel, because nothing goes out on this one; once for each delay.
     fn overdue_at(&self) -> Option<Instant> {
         let first = self.ack_deadline_passed()?;

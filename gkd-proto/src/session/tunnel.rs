@@ -123,6 +123,8 @@ pub(super) struct Tunnel {
 
     pub(super) last_heard: Instant,
     pub(super) ping: Option<OutstandingPing>,
+    /// When the last Ping was asked for.
+    pub(super) pinged_at: Option<Instant>,
     pub(super) ping_due: bool,
     pub(super) pong_due: Option<u64>,
     pub(super) suspect: bool,
@@ -168,6 +170,7 @@ impl Tunnel {
             overdue_told: None,
             last_heard: now,
             ping: None,
+            pinged_at: None,
             ping_due: false,
             pong_due: None,
             suspect: false,
@@ -347,7 +350,7 @@ impl Tunnel {
     // ---- silence ----
 
     /// How long the oldest packet may wait without progress.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let round_trip = self.estimate.loaded_round_trip().unwrap_or(Duration::from_secs(1) / 3);
         (3 * round_trip + 2 * ACK_DELAY).max(MIN_PATIENCE)
     }
@@ -382,9 +385,9 @@ impl Tunnel {
         self.last_progress
     }
 
-    /// It owes an answer: to a packet or a Ping.
-    pub(super) fn owes(&self) -> bool {
-        self.ping.is_some() || !self.in_flight.is_empty()
+    /// Something counted came behind the last Ping.
+    pub(super) fn came_since_ping(&self) -> bool {
+        self.received > 0 && self.pinged_at.is_none_or(|at| self.last_counted > at)
     }
 }
 
@@ -404,13 +407,13 @@ impl Hash for Tunnel {
         let Self {
             id, estimate: _, written, acked, in_flight, in_flight_bytes, delivered: _, delivered_at: _,
             last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
-            overdue_told, last_heard, ping, ping_due, pong_due, suspect, next_look, leaving, left, close_told,
+            overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, next_look, leaving, left, close_told,
             dropping, idle, to_poll, bytes_sent: _, bytes_received: _, rest,
         } = self;
         (id, ack_delay(self.estimate.round_trip()), self.patience()).hash(to);
         (written, acked, in_flight, in_flight_bytes, last_progress).hash(to);
         (received, told, untold_bytes, first_untold, last_counted, ack_due, overdue_told).hash(to);
-        (last_heard, ping, ping_due, pong_due, suspect, next_look, rest).hash(to);
+        (last_heard, ping, pinged_at, ping_due, pong_due, suspect, next_look, rest).hash(to);
         (leaving, left, close_told, dropping, idle, to_poll).hash(to);
     }
 }
