@@ -36,8 +36,8 @@ mod slots;
 mod socket;
 mod socks5;
 
-#[cfg(test)]
-mod memory;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 
 pub use connection::{Opener, VirtualConnection};
 pub use credentials::Credentials;
