@@ -10,8 +10,8 @@ use gkd_proto::error::{TunnelError, Violation};
 use gkd_proto::handshake::{DeadTunnel, Hello, VERSION};
 use gkd_proto::id::{BootId, ConnectionId, PacketNumber, SessionId, Side, TunnelId};
 use gkd_proto::packet::{
-    Account, Ack, Blocked, Connect, Connected, Credit, Data, Finish, Gone, Leave, Packet, Ping, Reset,
-    ResetCode,
+    Account, Ack, Blocked, Connect, Connected, Credit, Data, DialError, Finish, Gone, Leave, Packet, Ping,
+    Reset, ResetCode,
 };
 use gkd_proto::{Event, Read, Session, SessionConfig, Transmit};
 
@@ -241,6 +241,18 @@ fn credit_of_any_size_does_not_overflow() {
     let mut connection = victim.session.connection(victim.now, id(0)).unwrap();
     assert!(connection.write_slice(&[0; 100_000]).unwrap() > 0);
     assert!(!victim.answers().is_empty());
+}
+
+#[test]
+fn a_refusal_behind_the_sessions_end_leaves_nothing() {
+    let mut victim = Victim::new();
+    let finish = Packet::Finish(Finish { connection: id(0), number: PacketNumber(1) });
+    victim.send([connect(0), data(0, 0, "all of it"), finish]).unwrap();
+    victim.violation([connect(5000)]);
+    // It arrived whole, so it can still be read, or refused.
+    let connection = victim.session.connection(victim.now, id(0)).unwrap();
+    connection.connected(Err(DialError::Denied));
+    assert_eq!(victim.session.connections(), 0);
 }
 
 #[test]

@@ -176,6 +176,11 @@ impl<'a> ConnectionMut<'a> {
         if result.is_err() {
             connection.stage = Stage::Refused;
             session.queued -= connection.send.clear();
+            if session.is_closed() {
+                // There is nobody to tell it to.
+                session.connections.remove(&id);
+                return;
+            }
         }
         session.queue_control(id);
         session.discard(now, id);
