@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use gkd_proto::error::{TunnelError, Violation};
@@ -13,7 +13,7 @@ use gkd_proto::packet::{
     Account, Ack, Blocked, Connect, Connected, Credit, Data, DialError, Finish, Gone, Leave, Packet, Ping,
     Reset, ResetCode,
 };
-use gkd_proto::{Event, Read, Session, SessionConfig, Transmit};
+use gkd_proto::{Event, PathSample, Read, Session, SessionConfig, Transmit};
 
 const BOOT: BootId = BootId([1; 16]);
 
@@ -253,6 +253,25 @@ fn a_refusal_behind_the_sessions_end_leaves_nothing() {
     let connection = victim.session.connection(victim.now, id(0)).unwrap();
     connection.connected(Err(DialError::Denied));
     assert_eq!(victim.session.connections(), 0);
+}
+
+#[test]
+fn a_kernel_that_exaggerates_is_not_believed() {
+    let mut victim = Victim::new();
+    let most = (1 << 62) - 1;
+    let credit = |account| Packet::Credit(Credit { account, total: most });
+    victim.send([connect(0), credit(Account::Session), credit(Account::Connection(id(0)))]).unwrap();
+    let exaggerated =
+        PathSample { round_trip: Some(Duration::MAX), rate: Some(u64::MAX), ..PathSample::default() };
+    victim.session.handle_path(victim.now, TunnelId(0), exaggerated);
+    victim.session.connection(victim.now, id(0)).unwrap().write_slice(&[0; 65_536]).unwrap();
+    let count = victim.answers().iter().filter(|packet| packet.is_counted()).count() as u64;
+    // All at once, and so at the highest rate that there is.
+    victim.send([Packet::Ack(Ack { tunnel: TunnelId(0), count, delay: 0 })]).unwrap();
+    victim.session.connection(victim.now, id(0)).unwrap().write_slice(&[0; 65_536]).unwrap();
+    assert!(!victim.answers().is_empty());
+    victim.now += Duration::from_secs(3600);
+    victim.session.handle_timeout(victim.now);
 }
 
 #[test]

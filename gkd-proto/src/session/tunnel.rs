@@ -245,7 +245,7 @@ impl Tunnel {
         let (Some(rate), Some(round_trip)) = (self.estimate.rate.get(), self.estimate.round_trip()) else {
             return MIN_IN_FLIGHT;
         };
-        (2 * product(rate, round_trip + SLACK)).max(MIN_IN_FLIGHT)
+        product(rate, 2 * (round_trip + SLACK)).max(MIN_IN_FLIGHT)
     }
 
     /// It holds as much as it may.
