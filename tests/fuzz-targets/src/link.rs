@@ -23,8 +23,11 @@ pub fn link(data: &[u8]) {
             assert_eq!(written.parse().as_ref(), Ok(&link), "it reads otherwise when it was written");
             let (_, rest) = written.split_once("://").expect("a link has a scheme");
             let secret = &rest[SECRET];
-            for shown in [link.redacted().to_string(), format!("{link:?}")] {
-                assert!(!shown.contains(secret), "{shown} shows the secret");
+            // Somebody may have written it into the path as well.
+            if !link.path.contains(secret) {
+                for shown in [link.redacted().to_string(), format!("{link:?}")] {
+                    assert!(!shown.contains(secret), "{shown} shows the secret");
+                }
             }
         }
         Err(error) => {
@@ -34,7 +37,7 @@ pub fn link(data: &[u8]) {
             let key = text.split_once("://").and_then(|(_, rest)| rest.get(..KEY_CHARACTERS));
             if let Some(secret) = key.and_then(|key| key.get(SECRET))
                 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-                && text.contains('@')
+                && text.split_once('@').is_some_and(|(_, rest)| !rest.contains(secret))
             {
                 assert!(!shown.contains(secret), "{shown} shows the secret");
             }

@@ -40,7 +40,8 @@ impl Direction {
 
     /// The charge that an honest end would tell.
     pub(super) fn charge(&self) -> u64 {
-        self.payload + charge(0) * self.next().max(self.finished.last().copied().unwrap_or(0))
+        let packets = self.next().max(self.finished.last().copied().unwrap_or(0));
+        packets.saturating_mul(charge(0)).saturating_add(self.payload)
     }
 }
 

@@ -300,6 +300,9 @@ impl World {
                     "{connection} can still be used"
                 );
             }
+            Event::Connected { connection, result: Err(_) } => {
+                assert!(self.connections.remove(connection), "{event:?}, and nobody has the connection");
+            }
             Event::Connected { connection, .. }
             | Event::Readable { connection }
             | Event::Writable { connection }
