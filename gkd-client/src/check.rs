@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use gkd_core::carrier::CarrierError;
 use gkd_core::{Client, ClientEvent, TunnelDialError};
+use gkd_proxy::program::{Failure, say};
 
 use crate::client;
 use crate::config::Settings;
-use crate::exit::Failure;
 
 /// How long the first dial of every tunnel may take; one of them is bounded by 10 s.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -37,17 +37,17 @@ fn check_configuration(settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::usage("nothing to check: give a LINK, or --config FILE"));
     };
     settings.congestion.check().map_err(Failure::config)?;
-    println!("{} is right", file.display());
+    say(format_args!("{} is right", file.display()));
     match settings.links.len() {
-        0 => println!("  no link: give one as an argument, in GKD_LINK or with --link-file"),
-        _ => println!("  server   {}", settings.server()),
+        0 => say("  no link: give one as an argument, in GKD_LINK or with --link-file"),
+        _ => say(format_args!("  server   {}", settings.server())),
     }
-    println!("  tunnels  {} per path", settings.tunnels);
+    say(format_args!("  tunnels  {} per path", settings.tunnels));
     for listener in &settings.local {
-        println!("  listener {listener}");
+        say(format_args!("  listener {listener}"));
     }
     for bind in &settings.bind {
-        println!("  from     {bind}");
+        say(format_args!("  from     {bind}"));
     }
     Ok(())
 }
@@ -117,14 +117,19 @@ fn tell(path: &str, found: &Found, tunnels: usize) -> Result<(), Failure> {
     if found.up == 0 {
         match failure {
             Some(TunnelDialError::Carrier(CarrierError::WrongKey { .. })) => {
-                println!("{path}: reachable");
-                println!("{path}: another key than the link's");
+                say(format_args!("{path}: reachable"));
+                say(format_args!("{path}: another key than the link's"));
+                return Err(Failure::refused(words));
+            }
+            Some(TunnelDialError::Carrier(CarrierError::PlainRefused { .. })) => {
+                say(format_args!("{path}: reachable"));
+                say(format_args!("{path}: takes encrypted tunnels only"));
                 return Err(Failure::refused(words));
             }
             Some(error @ TunnelDialError::Rejected { .. }) => {
-                println!("{path}: reachable");
-                println!("{path}: the right key");
-                println!("{path}: 0 of {tunnels} tunnels come up");
+                say(format_args!("{path}: reachable"));
+                say(format_args!("{path}: the right key"));
+                say(format_args!("{path}: 0 of {tunnels} tunnels come up"));
                 return Err(if error.is_final() {
                     Failure::refused(words)
                 } else {
@@ -132,19 +137,19 @@ fn tell(path: &str, found: &Found, tunnels: usize) -> Result<(), Failure> {
                 });
             }
             Some(TunnelDialError::Carrier(_) | TunnelDialError::Handshake { .. }) => {
-                println!("{path}: reachable");
-                println!("{path}: no gkd server, or none that takes this link");
+                say(format_args!("{path}: reachable"));
+                say(format_args!("{path}: no gkd server, or none that takes this link"));
                 return Err(Failure::unavailable(words));
             }
             _ => {
-                println!("{path}: not reachable");
+                say(format_args!("{path}: not reachable"));
                 return Err(Failure::unavailable(words));
             }
         }
     }
-    println!("{path}: reachable");
-    println!("{path}: the right key");
-    println!("{path}: {} of {tunnels} tunnels come up", found.up);
+    say(format_args!("{path}: reachable"));
+    say(format_args!("{path}: the right key"));
+    say(format_args!("{path}: {} of {tunnels} tunnels come up", found.up));
     if found.up < tunnels {
         let words = if words.is_empty() { "the others gave no answer in time".to_owned() } else { words };
         return Err(Failure::unavailable(format_args!("not all tunnels to {path} come up: {words}")));

@@ -4,13 +4,17 @@
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::exit::Failure;
-use crate::log::Level;
+use gkd_proxy::program::Failure;
+use gkd_proxy::program::log::Level;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
-A LINK is the line that `gkd-server init` prints; it is a secret. It may also stand in GKD_LINK or in a file \
-(--link-file), so that it is not in the process list.
+Start it with the server's link, and point programs at the proxy:
+  gkd-client 'gkd://KEY@server.example:9990'
+  curl -x socks5h://127.0.0.1:1080 https://example.com
+
+A LINK is the line that gkd-server prints at its first start, upon init and upon user add; it is a secret. It may \
+also stand in GKD_LINK or in a file (--link-file), so that it is not in the process list.
 
 A LISTENER is one of
   mixed://[BIND:]PORT               SOCKS5 and HTTP proxy on one port
@@ -19,9 +23,12 @@ A LISTENER is one of
   tcp://[BIND:]PORT:HOST:PORT       fixed TCP forward; PORT may be a range
 with ?strict=1 (answer when the far end has connected) or, for tcp, ?proxy=v2. BIND is 127.0.0.1 by default.
 
-What is said here goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_BIND, \
+An option goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_BIND, \
 GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
-file: --config, else client.toml in $XDG_CONFIG_HOME/gkd or /etc/gkd.
+file: --config, else client.toml in $XDG_CONFIG_HOME/gkd (~/.config/gkd) or /etc/gkd. Only the file has time-outs: \
+a table [timeouts] with dial, handshake, half_closed, resume and silent, each a time such as \"10s\".
+
+RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out of it.
 
 TERM and INT let connections end, for 30 s at the most; a second one ends at once. USR1 logs the state.
 
@@ -30,7 +37,7 @@ server, 69 not reached (check only), 70 a bug.";
 
 /// One TCP connection as fast as many: a proxy whose connections run over N tunnels to a gkd server.
 #[derive(Debug, Parser)]
-#[command(name = "gkd-client", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "gkd-client", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) reach: Reach,
@@ -54,10 +61,10 @@ pub(crate) struct Reach {
     /// Local address or interface for the tunnels; repeatable: one path each
     #[arg(long, value_name = "ADDR|IFACE")]
     pub(crate) bind: Vec<String>,
-    /// Congestion control of the tunnels: auto (bbr where the kernel permits), system, or a name
+    /// Congestion control of the tunnels: auto (bbr where the kernel permits), system, or a name [default: auto]
     #[arg(long, value_name = "NAME|system|auto")]
     pub(crate) congestion: Option<String>,
-    /// No encryption: for a path that is trusted, and for measuring; the server must ask for it too
+    /// No encryption: for a path that is trusted, and for measuring; the server must run with --plain too
     #[arg(long)]
     pub(crate) plain: bool,
     /// Read the configuration from here (TOML)
@@ -99,12 +106,7 @@ pub(crate) struct Log {
 impl Log {
     /// How much is to be logged, where that was said.
     pub(crate) fn level(&self) -> Option<Level> {
-        match (self.quiet, self.verbose) {
-            (true, _) => Some(Level::Warn),
-            (false, 0) => None,
-            (false, 1) => Some(Level::Debug),
-            (false, _) => Some(Level::Trace),
-        }
+        Level::of_flags(self.verbose, self.quiet)
     }
 }
 
@@ -153,11 +155,28 @@ pub(crate) fn parse(
     if let Some((command, _)) = matches.subcommand()
         && let Some(option) = misplaced(&matches)
     {
-        let message =
-            format!("{option} is not for {command}, or stands behind it: see gkd-client {command} --help");
+        let message = format!(
+            "{option} stands in front of {command}: what {command} takes stands behind it, see gkd-client {command} \
+             --help"
+        );
         return Ok(Err(Failure::usage(message)));
     }
-    Cli::from_arg_matches(&matches).map(Ok)
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok(match cli.reach.links.iter().find(|link| !link.contains("://")) {
+        Some(word) => Err(no_command(word)),
+        None => Ok(cli),
+    })
+}
+
+/// A word that is no link by far: a command, perhaps. It is not shown, for it may be a link's key.
+fn no_command(word: &str) -> Failure {
+    match word {
+        "bench" | "status" => Failure::usage(format_args!("{word} is not in this version: see --help")),
+        _ => Failure::usage(
+            "LINK: this is not a gkd link, which begins with gkd:// and was printed by the server, and no command, \
+             which stands in front of all else: see --help",
+        ),
+    }
 }
 
 /// Whether the message has a link in it, which bears a key: clap quotes what it does not know.
@@ -205,9 +224,23 @@ mod tests {
     #[test]
     fn an_option_of_running_in_front_of_a_command_is_told() {
         let failure = parsed("-n 8 check gkd://a").unwrap().unwrap_err();
-        assert!(failure.message.starts_with("--tunnels is not for check"), "{failure}");
+        assert!(failure.message.starts_with("--tunnels stands in front of check"), "{failure}");
         assert!(parsed("-v check gkd://a -n 8").unwrap().is_ok());
         assert!(parsed("demo -v --tunnels 8 --rtt 20 --cap 50 --bytes 1000").unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_word_that_is_neither_link_nor_command_is_told_as_that() {
+        for (line, part) in [
+            ("status", "status is not in this version"),
+            ("bench gkd://a", "bench is not in this version"),
+            ("chek gkd://a", "LINK: this is not a gkd link"),
+            ("gkd://a check", "no command, which stands in front of all else"),
+        ] {
+            let failure = parsed(line).unwrap().unwrap_err();
+            assert!(failure.message.contains(part), "{failure}");
+            assert!(!failure.message.contains("chek"), "{failure}");
+        }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::RejectCode;
 use gkd_core::{Client, ClientBuilder, Error, Path, TunnelDialError};
+use gkd_proxy::program::Failure;
 use tokio::runtime::Runtime;
 
 use crate::config::Settings;
-use crate::exit::Failure;
 
 /// What a client of these settings is told.
 ///
@@ -21,7 +22,12 @@ pub(crate) fn builder(settings: &Settings) -> Result<ClientBuilder, Failure> {
              GKD_LINK or a file (--link-file)",
         ));
     }
-    let mut builder = Client::builder().tunnels(settings.tunnels).congestion(settings.congestion.clone());
+    let timeouts = &settings.timeouts;
+    let mut builder = Client::builder()
+        .tunnels(settings.tunnels)
+        .congestion(settings.congestion.clone())
+        .session(timeouts.session(SessionConfig::default()))
+        .dial_timeout(timeouts.handshake);
     for link in &settings.links {
         builder = builder.link(link);
     }
@@ -44,8 +50,7 @@ pub(crate) fn runtime(builder: &mut tokio::runtime::Builder) -> Result<Runtime, 
         .map_err(|error| Failure::unavailable(format_args!("the system gives no threads or events: {error}")))
 }
 
-/// Judges failed dials until the first tunnel was up. A network that is down is no reason to end; a server
-/// that refuses is.
+/// Judges failed dials. A network that is down is no reason to end; a server that refuses is.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     /// How many paths there are.
@@ -59,9 +64,18 @@ impl Verdict {
         Self { paths, wrong: HashSet::new() }
     }
 
-    /// A dial failed and no tunnel was ever up: is it of use to go on?
-    pub(crate) fn dial_failed(&mut self, path: &Arc<Path>, error: &TunnelDialError) -> Result<(), Failure> {
-        if !error.is_final() {
+    /// A dial failed: is it of use to go on? `was_up` says whether a tunnel ever was, `up` how many are.
+    pub(crate) fn dial_failed(
+        &mut self,
+        path: &Arc<Path>,
+        error: &TunnelDialError,
+        was_up: bool,
+        up: usize,
+    ) -> Result<(), Failure> {
+        // Once the server was reached, a stranger in its place is a fault of the network, and may go again. Its own
+        // word that this user is gone does not, when nothing that came in before is left.
+        let counts = if was_up { up == 0 && matches!(error, TunnelDialError::Rejected { .. }) } else { true };
+        if !counts || !error.is_final() {
             return Ok(());
         }
         // One of several paths may lead to a stranger, and the others to the server.
@@ -101,7 +115,7 @@ mod tests {
     use gkd_core::proto::handshake::Reject;
 
     use super::*;
-    use crate::exit::Status;
+    use gkd_proxy::program::Status;
 
     fn path(address: &str) -> Arc<Path> {
         Arc::new(Path { address: address.parse().unwrap(), bind: None, carrier: CarrierKind::Tls })
@@ -119,8 +133,9 @@ mod tests {
 
     #[test]
     fn an_unknown_user_is_told_at_once() {
-        let failure =
-            Verdict::new(2).dial_failed(&path("a:1"), &rejected(RejectCode::UnknownUser)).unwrap_err();
+        let failure = Verdict::new(2)
+            .dial_failed(&path("a:1"), &rejected(RejectCode::UnknownUser), false, 0)
+            .unwrap_err();
         assert_eq!(failure.status, Status::Refused);
         assert!(failure.message.starts_with("the server at a:1 does not know this link's key"), "{failure}");
     }
@@ -128,11 +143,21 @@ mod tests {
     #[test]
     fn a_wrong_key_ends_when_no_path_has_the_right_one() {
         let mut verdict = Verdict::new(2);
-        assert!(verdict.dial_failed(&path("a:1"), &wrong_key()).is_ok());
-        assert!(verdict.dial_failed(&path("a:1"), &wrong_key()).is_ok());
-        let failure = verdict.dial_failed(&path("b:1"), &wrong_key()).unwrap_err();
+        assert!(verdict.dial_failed(&path("a:1"), &wrong_key(), false, 0).is_ok());
+        assert!(verdict.dial_failed(&path("a:1"), &wrong_key(), false, 0).is_ok());
+        let failure = verdict.dial_failed(&path("b:1"), &wrong_key(), false, 0).unwrap_err();
         assert_eq!(failure.status, Status::Refused);
         assert!(failure.message.contains("ask for a new link"), "{failure}");
+    }
+
+    #[test]
+    fn a_user_that_was_removed_is_told_when_no_tunnel_is_left() {
+        let mut verdict = Verdict::new(1);
+        let removed = rejected(RejectCode::UnknownUser);
+        assert!(verdict.dial_failed(&path("a:1"), &removed, true, 1).is_ok());
+        assert_eq!(verdict.dial_failed(&path("a:1"), &removed, true, 0).unwrap_err().status, Status::Refused);
+        // Another network than before, with a stranger in the server's place.
+        assert!(verdict.dial_failed(&path("a:1"), &wrong_key(), true, 0).is_ok());
     }
 
     #[test]
@@ -143,7 +168,7 @@ mod tests {
             rejected(RejectCode::GoingDown),
             TunnelDialError::TimedOut { server: "a:1".to_owned() },
         ] {
-            assert!(verdict.dial_failed(&path("a:1"), &error).is_ok(), "{error}");
+            assert!(verdict.dial_failed(&path("a:1"), &error, false, 0).is_ok(), "{error}");
         }
     }
 }

@@ -21,10 +21,10 @@ use gkd_core::link::Link;
 use gkd_core::socket::{Bind, Congestion};
 use gkd_core::{DEFAULT_TUNNELS, MAX_TUNNELS};
 use gkd_proxy::Listener;
+use gkd_proxy::program::log::{Format, Level};
+use gkd_proxy::program::{Failure, TimeoutError, Timeouts};
 
 use crate::cli::{Listeners, Log, Reach};
-use crate::exit::Failure;
-use crate::log::{Format, Level};
 
 pub(crate) use layer::Environment;
 use layer::{Layer, Text};
@@ -45,9 +45,11 @@ pub(crate) struct Settings {
     pub(crate) bind: Vec<Bind>,
     /// Congestion control of the tunnels.
     pub(crate) congestion: Congestion,
+    /// How long is waited for what.
+    pub(crate) timeouts: Timeouts,
     /// How log lines look.
     pub(crate) format: Format,
-    /// How much is logged.
+    /// How much is logged where neither a flag nor `RUST_LOG` says.
     pub(crate) level: Level,
     /// What is to be told in the log, as warnings.
     pub(crate) notes: Vec<String>,
@@ -74,14 +76,11 @@ pub(crate) fn load(
     };
     let mut notes = Vec::new();
     let file = match &found {
-        Some(path) => file::read(path, &mut notes)?,
+        Some(path) => file::read(path, named, &mut notes)?,
         None => Layer::default(),
     };
     let mut settings = Settings::resolve([flags, variables, file], notes)?;
     settings.file = found;
-    if let Some(level) = log.level() {
-        settings.level = level;
-    }
     Ok(settings)
 }
 
@@ -97,7 +96,9 @@ impl Settings {
             Some(plain) => plain.read::<bool, _>(|text| match text {
                 "1" | "true" | "yes" => Ok(true),
                 "0" | "false" | "no" => Ok(false),
-                other => Err(format!("\"{}\" is neither true nor false", other.escape_debug())),
+                other => {
+                    Err(format!("\"{}\" is neither true nor false: write one of them", other.escape_debug()))
+                }
             })?,
             None => false,
         };
@@ -112,10 +113,7 @@ impl Settings {
         ];
         let chosen = sources.into_iter().find(|(links, file)| !links.is_empty() || file.is_some());
         let (texts, link_file) = chosen.unwrap_or_default();
-        let mut links = read_links(texts, link_file.as_ref(), &mut notes)?;
-        for link in &mut links {
-            choose_carrier(link, plain, &mut notes)?;
-        }
+        let links = read_links(texts, link_file.as_ref(), plain, &mut notes)?;
         let local = [flags.local, variables.local, file.local].into_iter().find(|local| !local.is_empty());
         let local = match local {
             Some(local) => read_all(&local)?,
@@ -130,6 +128,7 @@ impl Settings {
             local,
             bind: read_all(&bind.unwrap_or_default())?,
             congestion: read_one(congestion)?,
+            timeouts: read_timeouts(&file.timeouts)?,
             format: read_one(format)?,
             level: read_one(file.log_level)?,
             notes,
@@ -168,6 +167,17 @@ fn read_one<T: FromStr<Err: fmt::Display> + Default>(text: Option<Text>) -> Resu
     text.map_or_else(|| Ok(T::default()), |text| text.read(str::parse))
 }
 
+fn read_timeouts(written: &[(Text, Text)]) -> Result<Timeouts, Failure> {
+    let mut timeouts = Timeouts::default();
+    for (name, time) in written {
+        timeouts.set(&name.text, &time.text).map_err(|error| match error {
+            TimeoutError::Name(_) => name.wrong(error),
+            TimeoutError::Time(_) => time.wrong(error),
+        })?;
+    }
+    Ok(timeouts)
+}
+
 fn read_tunnels(text: &Text, notes: &mut Vec<String>) -> Result<usize, Failure> {
     if text.text == "auto" {
         notes.push(format!("tunnels: auto takes {DEFAULT_TUNNELS} in this version"));
@@ -185,16 +195,21 @@ fn read_tunnels(text: &Text, notes: &mut Vec<String>) -> Result<usize, Failure> 
 fn read_links(
     mut texts: Vec<Text>,
     link_file: Option<&Text>,
+    plain: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Link>, Failure> {
     if let Some(file) = link_file {
         texts.extend(links::read(file, notes)?);
     }
-    read_all(&texts)
+    let mut links: Vec<Link> = read_all(&texts)?;
+    for (link, text) in links.iter_mut().zip(&texts) {
+        choose_carrier(link, plain, notes).map_err(|error| text.wrong(error))?;
+    }
+    Ok(links)
 }
 
 /// `--plain` makes links unencrypted that do not ask for it themselves. Either way it is told.
-fn choose_carrier(link: &mut Link, plain: bool, notes: &mut Vec<String>) -> Result<(), Failure> {
+fn choose_carrier(link: &mut Link, plain: bool, notes: &mut Vec<String>) -> Result<(), String> {
     if plain && link.carrier == CarrierKind::Tls {
         link.carrier = CarrierKind::Plain;
     }
@@ -207,9 +222,7 @@ fn choose_carrier(link: &mut Link, plain: bool, notes: &mut Vec<String>) -> Resu
             ));
             Ok(())
         }
-        other => Err(Failure::config(format_args!(
-            "the carrier {other}:// is not in this version: use the server's gkd:// link"
-        ))),
+        other => Err(format!("the carrier {other}:// is not in this version: use the server's gkd:// link")),
     }
 }
 

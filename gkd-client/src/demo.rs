@@ -19,10 +19,10 @@ use gkd_core::link::Link;
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::id::PeerId;
 use gkd_core::{Admission, Client, Server};
+use gkd_proxy::program::{Failure, say};
 
 use crate::cli::Demo;
 use crate::client::runtime;
-use crate::exit::Failure;
 use line::{Line, LineConfig};
 use progress::Progress;
 use transfer::{Outcome, Size};
@@ -63,11 +63,11 @@ async fn show(options: &Demo) -> Result<(), Failure> {
     let many = usize::from(options.tunnels);
     let large = Size(small.0 * u64::from(options.tunnels));
     let scene = Scene::new(config).await?;
-    println!(
+    say(format_args!(
         "an emulated line: {} Mbit/s for each TCP connection, {} ms round trip",
         options.cap, options.rtt
-    );
-    println!();
+    ));
+    say("");
     let one = {
         let client = scene.client(1).await?;
         let progress = Progress::new("1 tunnel", small.0);
@@ -85,17 +85,17 @@ async fn show(options: &Demo) -> Result<(), Failure> {
         let resent = scene.resent();
         let cut = transfer::download(&client, large, 3, progress, Some(&scene.line)).await?;
         tell(&format!("{label}, one cut"), &cut);
-        println!("{:19}{}", "", in_words(scene.resent().saturating_sub(resent)));
+        say(format_args!("{:19}{}", "", in_words(scene.resent().saturating_sub(resent))));
         cut
     };
     close(client).await;
-    println!();
-    println!("every byte was delivered once and in order; SHA-256, alike at both ends:");
+    say("");
+    say("every byte was delivered once and in order; SHA-256, alike at both ends:");
     for outcome in [&one, &all, &cut] {
-        println!("  {}", outcome.digest);
+        say(format_args!("  {}", outcome.digest));
     }
-    println!();
-    println!("speed-up {:.2}x ({many} tunnels over 1)", all.rate() / one.rate());
+    say("");
+    say(format_args!("speed-up {:.2}x ({many} tunnels over 1)", all.rate() / one.rate()));
     Ok(())
 }
 
@@ -155,12 +155,12 @@ fn in_words(resent: u64) -> String {
 
 /// One transfer in one line.
 fn tell(label: &str, outcome: &Outcome) {
-    println!(
+    say(format_args!(
         "{label:18} {:>10} in {:5.2} s {:7.1} Mbit/s   {} of {} packets came out of order",
         outcome.size.to_string(),
         outcome.elapsed.as_secs_f64(),
         outcome.rate() * 8.0 / 1e6,
         outcome.out_of_order,
         outcome.packets,
-    );
+    ));
 }

@@ -10,54 +10,40 @@ mod cli;
 mod client;
 mod config;
 mod demo;
-mod exit;
-mod log;
 mod manual;
 mod report;
 mod run;
-mod signals;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+
+use gkd_proxy::program::log::{self, Level};
+use gkd_proxy::program::{self, Failure, Status};
 
 use cli::{Cli, Command, Listeners};
 use config::{Environment, Settings};
-use exit::{Failure, Status};
 
 fn main() -> ExitCode {
-    let cli = match cli::parse(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Nobody may read it any more, so that a failure to print is none.
-            if !error.use_stderr() {
-                error.print().ok();
-                return ExitCode::SUCCESS;
-            }
-            if cli::shows_link(&error) {
-                eprintln!(
-                    "error: a link stands where none belongs; it is a secret and not shown: see --help"
-                );
-            } else {
-                error.print().ok();
-            }
-            return Status::Usage.into();
-        }
-    };
-    // A panic was told by its own message; what is left is the status.
-    let ended = catch_unwind(AssertUnwindSafe(|| cli.and_then(obey)));
-    match ended.unwrap_or_else(|_| Err(Failure::bug("a fault of this program: please report it"))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("gkd-client: {failure}");
-            failure.status.into()
-        }
+    program::run("gkd-client", || match cli::parse(std::env::args_os()) {
+        Ok(cli) => obey(cli?).map(|()| Status::Clean),
+        Err(error) => Ok(tell(&error)),
+    })
+}
+
+/// Help and version are asked for and belong on standard output; everything else is a mistake.
+fn tell(error: &clap::Error) -> Status {
+    if error.use_stderr() && cli::shows_link(error) {
+        eprintln!("error: a link stands where none belongs; it is a secret and not shown: see --help");
+    } else {
+        // Nobody is left to tell when this fails.
+        error.print().ok();
     }
+    if error.use_stderr() { Status::Usage } else { Status::Clean }
 }
 
 fn obey(cli: Cli) -> Result<(), Failure> {
     let load = |reach, listeners| {
         let settings = config::load(reach, listeners, &cli.log, &Environment::of_process())?;
-        log::start(settings.format, settings.level);
+        log::start(settings.format, cli.log.level(), settings.level)?;
         tell_notes(&settings);
         Ok::<_, Failure>(settings)
     };
@@ -73,7 +59,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
             // Nothing else of a configuration concerns the demo.
             let format = cli.log.log_format.as_deref().unwrap_or("text").parse();
             let format = format.map_err(|error| Failure::usage(format_args!("--log-format: {error}")))?;
-            log::start(format, cli.log.level().unwrap_or(log::Level::Warn));
+            log::start(format, cli.log.level(), Level::Warn)?;
             demo::demo(options)
         }
         Some(Command::Completions { shell }) => manual::completions(*shell),

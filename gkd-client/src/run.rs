@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use gkd_core::{Client, ClientEvent};
 use gkd_proxy::listener::Service;
-use gkd_proxy::{ListenConfig, Listener, Listening, listen};
+use gkd_proxy::program::log::STATE;
+use gkd_proxy::program::signals::{Signal, Signals};
+use gkd_proxy::program::{Failure, count};
+use gkd_proxy::{Listener, Listening, listen};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::client::{self, Verdict};
 use crate::config::Settings;
-use crate::exit::Failure;
 use crate::report::Reporter;
-use crate::signals::{Signal, Signals};
 
 /// How long connections may go on after the first signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -45,14 +46,14 @@ fn raise_descriptors() {
 }
 
 async fn serve(settings: &Settings) -> Result<(), Failure> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new(false).map_err(Failure::bug)?;
     let client = client::builder(settings)?.start().map_err(client::cannot_start)?;
     // Before anything is waited for, so that little is missed.
     let events = client.events();
     let mut listening = Vec::with_capacity(settings.local.len());
     for listener in &settings.local {
         let open =
-            listen(listener, client.clone(), &ListenConfig::default()).await.map_err(Failure::config)?;
+            listen(listener, client.clone(), &settings.timeouts.listen()).await.map_err(Failure::config)?;
         tracing::info!("{}", in_words(listener, &open));
         listening.push(open);
     }
@@ -67,7 +68,7 @@ fn in_words(listener: &Listener, open: &Listening) -> String {
     let place = match open.local_addrs() {
         [] => String::new(),
         [only] => only.to_string(),
-        [first, .., last] => format!("{first} to {}", last.port()),
+        [first, .., last] => format!("{first}-{}", last.port()),
     };
     match &listener.service {
         Service::Mixed { .. } => format!("SOCKS5 and HTTP proxy on {place}"),
@@ -98,10 +99,8 @@ async fn watch_over(
                 let (now, state) = (Instant::now(), client.state());
                 match event {
                     Ok(event) => {
-                        if let ClientEvent::DialFailed { path, error, .. } = &event
-                            && !state.was_up
-                        {
-                            verdict.dial_failed(path, error)?;
+                        if let ClientEvent::DialFailed { path, error, .. } = &event {
+                            verdict.dial_failed(path, error, state.was_up, state.tunnels_up)?;
                         }
                         if let Some(line) = reporter.take(now, &event, state.tunnels_up) {
                             line.log();
@@ -119,6 +118,7 @@ async fn watch_over(
             }
             signal = signals.next() => match signal {
                 Signal::End => return Ok(()),
+                Signal::Reload => {}
                 Signal::State => tell_state(client, listening),
             }
         }
@@ -136,6 +136,7 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
 fn tell_state(client: &Client, listening: &[Listening]) {
     let (state, stats) = (client.state(), client.stats());
     tracing::info!(
+        target: STATE,
         "state: {} of {} tunnels up, {}, {} served, {} bytes in flight, {} packets of {} \
          received out of order, {} resent",
         state.tunnels_up,
@@ -150,6 +151,7 @@ fn tell_state(client: &Client, listening: &[Listening]) {
     for tunnel in &stats.tunnels {
         let round_trip = tunnel.round_trip.map_or_else(|| "?".to_owned(), |time| format!("{time:.1?}"));
         tracing::info!(
+        target: STATE,
             "tunnel {}: round trip {round_trip}, {} bytes sent, {} received, {} in flight{}",
             tunnel.tunnel,
             tunnel.sent,
@@ -159,12 +161,8 @@ fn tell_state(client: &Client, listening: &[Listening]) {
         );
     }
     if let Some(failure) = &state.failure {
-        tracing::info!("the last dial failed: {}", client::in_words(failure));
+        tracing::info!(target: STATE, "the last dial failed: {}", client::in_words(failure));
     }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Takes no new programs, lets connections end, and tells the server. A second signal ends at once.

@@ -27,6 +27,8 @@ fn a_command_line_that_cannot_be_read_is_64() {
     assert_fails(&["--nonsense"], &[], 64, "--nonsense");
     assert_fails(&[], &[], 64, "no link: give the line that the server printed");
     assert_fails(&["nonsense"], &[], 64, "LINK: this is not a gkd link");
+    assert_fails(&["https://example.com"], &[], 64, "LINK: https:// is not a gkd link");
+    assert_fails(&["status"], &[], 64, "status is not in this version");
     assert_fails(&["gkd://abc"], &[], 64, "LINK: the link's key is cut");
     assert_fails(&["-n", "65"], &[], 64, "write 1 to 64, or auto");
     assert_fails(&["-L", "1080"], &[], 64, "--local: listener \"1080\"");
@@ -184,6 +186,74 @@ fn a_server_that_refuses_is_77() {
     let other = support::link(&SecretKey::generate().public(), &server.user(), &server.address());
     let parts = "proved another key than this link names";
     assert_fails(&["-q", "-L", "mixed://0", &other], &[], 77, parts);
+    // One that is there and takes TLS only is no network that is down.
+    let parts = "does not take the unencrypted carrier, which both ends must ask for by name";
+    assert_fails(&["-q", "-L", "mixed://0", "--plain", &server.link()], &[], 77, parts);
+}
+
+#[test]
+fn a_user_that_is_removed_meanwhile_is_77() {
+    let server = TestServer::start();
+    let mut running = Running::start(&["-L", "mixed://0", &server.link()], &[]);
+    running.expect("4 tunnels up to");
+    server.revoke();
+    running.expect("the server removed this user");
+    running.expect("gkd-client: the server at");
+    assert_eq!(running.end(), Some(77));
+}
+
+#[test]
+fn the_state_is_told_however_quiet_the_log_is() {
+    let server = TestServer::start();
+    let port = free_port();
+    let listener = format!("mixed://{port}");
+    let mut running = Running::start(&["-q", "-L", &listener, &server.link()], &[]);
+    let since = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(since.elapsed() < support::PATIENCE, "it does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    running.signal("USR1");
+    running.expect("state: ");
+    running.signal("TERM");
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn a_flag_goes_over_the_variable_of_the_log_and_a_wrong_one_is_78() {
+    let server = TestServer::start();
+    let link = server.link();
+    assert_fails(
+        &["-L", "mixed://0", &link],
+        &[("RUST_LOG", "a=b=c")],
+        78,
+        "RUST_LOG is \"a=b=c\", which does not",
+    );
+    let mut running = Running::start(&["-v", "-L", "mixed://0", &link], &[("RUST_LOG", "off")]);
+    running.expect("a tunnel is up");
+    running.signal("TERM");
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn last_words_are_of_the_logs_form() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = format!("mixed://{}", taken.local_addr().unwrap());
+    let link = support::link(&SecretKey::generate().public(), &SecretKey::generate(), "127.0.0.1:9");
+    let arguments = ["--log-format", "json", "-q", "-L", &listener, &link];
+    let output = client(&arguments, &[]).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
+    let all_json = stderr.lines().all(|line| line.starts_with('{') && line.ends_with('}'));
+    assert!(all_json && stderr.contains("another program has the port"), "{stderr}");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_fault() {
+    let mut command = client(&["man"], &[]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -212,6 +282,10 @@ fn check_tells_a_line_each() {
         run(&support::link(&SecretKey::generate().public(), &server.user(), &server.address()));
     assert_eq!(status, Some(77), "{stderr}");
     assert!(stdout.contains("another key") && stderr.contains("someone is in between"), "{stdout}{stderr}");
+
+    let (status, stdout, stderr) = run(&server.link().replace("gkd://", "gkd+plain://"));
+    assert_eq!(status, Some(77), "{stderr}");
+    assert!(stdout.contains("encrypted tunnels only") && stderr.contains("run --plain"), "{stdout}{stderr}");
 
     let down = support::link(&server.key(), &server.user(), &format!("127.0.0.1:{}", free_port()));
     let (status, stdout, stderr) = run(&down);

@@ -6,6 +6,7 @@
 
 mod builder;
 mod dial;
+mod sleep;
 mod slot;
 mod state;
 
@@ -15,9 +16,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
+use gkd_proto::budget::Reservation;
 use gkd_proto::error::OpenError;
 use gkd_proto::id::{PeerId, Side, TunnelId};
 use gkd_proto::packet::CloseCode;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use builder::{ClientBuilder, DEFAULT_TUNNELS, IntoAddress, MAX_TUNNELS};
 use dial::Dialler;
 pub use dial::{Path, TunnelDialError};
+use sleep::SleepWatch;
 use slot::Slot;
 pub use state::{ClientEvent, ClientState, TunnelPlace};
 
@@ -47,10 +50,6 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// While no tunnel is up, a fresh dial starts this often; the clocks are compared as often.
 const WATCH: Duration = Duration::from_secs(2);
-
-/// The wall clock runs this far ahead of the monotonic one when the machine slept. A wall clock that was only
-/// set costs a ping per tunnel.
-const SLEPT: Duration = Duration::from_secs(5);
 
 /// A session with a server over N tunnels per path. Cheap to clone.
 ///
@@ -298,7 +297,8 @@ fn new_session(
     runtime: &tokio::runtime::Handle,
 ) -> Arc<TunnelManager> {
     let (config, id) = (config.clone(), new_session_id());
-    TunnelManager::spawn(config, Side::Client, id, peer, accepted.clone(), runtime.clone())
+    let memory = Reservation::default();
+    TunnelManager::spawn(config, Side::Client, id, peer, memory, accepted.clone(), runtime.clone())
 }
 
 impl Inner {
@@ -422,20 +422,17 @@ async fn supervise(inner: Arc<Inner>) {
 /// While no tunnel is up, sees that a fresh dial starts every 2 s, whatever the waits of its places. Notices
 /// that the machine slept.
 async fn watch_over(inner: Arc<Inner>) {
-    let mut seen = (Instant::now(), SystemTime::now());
+    let mut sleep = SleepWatch::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(WATCH) => {}
             () = inner.stop.cancelled() => return,
         }
-        let now = (Instant::now(), SystemTime::now());
-        let wall = now.1.duration_since(seen.1).unwrap_or_default();
-        if wall > now.0.duration_since(seen.0) + SLEPT {
+        if sleep.slept() {
             tracing::debug!("the machine slept: every tunnel is tried");
             inner.probe();
         } else if inner.state.borrow().tunnels_up == 0 {
             inner.dial_now.notify_one();
         }
-        seen = now;
     }
 }

@@ -41,14 +41,14 @@ impl Registry {
     /// The peer's session of this id. One that is unknown is made by `create`, unless it `must_exist`.
     ///
     /// # Errors
-    /// The answer to the client: no such session, or a limit.
+    /// The answer to the client: no such session, a limit, or what `create` says.
     pub(crate) fn enter(
         &self,
         peer: PeerId,
         session: SessionId,
         must_exist: bool,
         limits: SessionLimits,
-        create: impl FnOnce() -> Arc<TunnelManager>,
+        create: impl FnOnce() -> Result<Arc<TunnelManager>, Reject>,
     ) -> Result<Entered, Reject> {
         let mut entry = match self.peers.entry(peer) {
             Entry::Occupied(entry) => entry,
@@ -68,13 +68,15 @@ impl Registry {
         } else {
             None
         };
-        if let Some(reject) = reject {
-            if sessions.is_empty() {
-                entry.remove();
+        let manager = match reject.map_or_else(create, Err) {
+            Ok(manager) => manager,
+            Err(reject) => {
+                if sessions.is_empty() {
+                    entry.remove();
+                }
+                return Err(reject);
             }
-            return Err(reject);
-        }
-        let manager = create();
+        };
         sessions.insert(session, manager.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         Ok(Entered { manager, new: true })
@@ -104,6 +106,7 @@ impl Registry {
     }
 }
 
-fn busy(reason: &str) -> Reject {
+/// A limit is met; which, the client may know.
+pub(crate) fn busy(reason: &str) -> Reject {
     Reject { code: RejectCode::Busy, reason: reason.to_owned() }
 }

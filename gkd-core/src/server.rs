@@ -16,9 +16,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::join_all;
-use gkd_proto::SessionConfig;
 use gkd_proto::id::{BootId, PeerId};
 use gkd_proto::packet::CloseCode;
+use gkd_proto::{MemoryBudget, SessionConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,7 @@ struct Inner {
     on_session: Arc<builder::OnSession>,
     config: Arc<SessionConfig>,
     options: SocketOptions,
+    memory: Arc<MemoryBudget>,
     max_sessions: usize,
     max_sessions_per_peer: usize,
     handshake: Duration,
@@ -73,6 +74,7 @@ struct Setup {
     on_session: Arc<builder::OnSession>,
     config: SessionConfig,
     options: SocketOptions,
+    memory: u64,
     max_sessions: usize,
     max_sessions_per_peer: usize,
     half_open: HalfOpenLimits,
@@ -123,6 +125,7 @@ impl Server {
             on_session: setup.on_session,
             config: Arc::new(setup.config),
             options: setup.options,
+            memory: MemoryBudget::new(setup.memory),
             max_sessions: setup.max_sessions,
             max_sessions_per_peer: setup.max_sessions_per_peer,
             handshake: setup.handshake,
@@ -191,6 +194,11 @@ impl Server {
     /// The sessions of one peer at this moment.
     pub fn sessions_of(&self, peer: &PeerId) -> Vec<SessionHandle> {
         self.inner.registry.of(peer).into_iter().map(SessionHandle::new).collect()
+    }
+
+    /// The memory that all sessions share.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.inner.memory
     }
 
     /// What shuts the server down, from wherever.

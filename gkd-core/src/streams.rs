@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
 use gkd_proto::SessionConfig;
+use gkd_proto::budget::Reservation;
 use gkd_proto::handshake::{Hello, Reject, RejectCode};
 use gkd_proto::id::{BootId, PeerId, SessionId, Side};
 use gkd_proto::packet::CloseCode;
@@ -116,7 +117,8 @@ fn manager(
     accepted: &Arc<AcceptQueue>,
 ) -> Result<Arc<TunnelManager>> {
     let (config, runtime) = (Arc::new(config.clamped()), runtime::handle()?);
-    Ok(TunnelManager::spawn(config, side, id, NOBODY, accepted.clone(), runtime))
+    let memory = Reservation::default();
+    Ok(TunnelManager::spawn(config, side, id, NOBODY, memory, accepted.clone(), runtime))
 }
 
 async fn limit<T>(

@@ -117,6 +117,8 @@ struct Tunnel {
     carrier: Carrier,
     /// What was read and holds no whole packet yet.
     buf: BytesMut,
+    /// What `buf` was allocated with; packets that were split off its front still hold all of that.
+    allocated: usize,
     /// The next read asks for so much.
     want: usize,
     /// Bytes arrived in `buf` that the session was not told of.
@@ -146,6 +148,7 @@ impl Tunnel {
             handle: guard.handle.clone(),
             carrier,
             unread: !front.is_empty(),
+            allocated: front.capacity(),
             buf: front,
             want: *READ.start(),
             deaf: false,
@@ -221,23 +224,32 @@ impl Tunnel {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let carrier = Pin::new(&mut self.carrier);
         if self.buf.capacity() == 0 && self.want == *READ.start() {
             // Idle: waits on the stack's memory and takes a buffer when something comes.
             let mut first = [std::mem::MaybeUninit::uninit(); *READ.start()];
             let mut first = ReadBuf::uninit(&mut first);
-            ready!(carrier.poll_read(cx, &mut first))?;
+            ready!(Pin::new(&mut self.carrier).poll_read(cx, &mut first))?;
             self.buf.extend_from_slice(first.filled());
             self.size_next_read(first.filled().len());
             return Poll::Ready(Ok(first.filled().len()));
         }
-        if self.buf.capacity() - self.buf.len() < self.want / 2 {
-            self.buf.reserve(self.want);
-        }
+        self.make_room();
         let mut limited = (&mut self.buf).limit(self.want);
-        let count = ready!(poll_read_buf(carrier, cx, &mut limited))?;
+        let count = ready!(poll_read_buf(Pin::new(&mut self.carrier), cx, &mut limited))?;
         self.size_next_read(count);
         Poll::Ready(Ok(count))
+    }
+
+    /// Room for the next read. The rest of a large buffer is not read into when little of it is left, or a small
+    /// packet that is kept would hold all of it.
+    fn make_room(&mut self) {
+        let free = self.buf.capacity() - self.buf.len();
+        if free >= self.want / 2 && self.buf.capacity() >= self.allocated / 2 {
+            return;
+        }
+        // More than is free: the same memory again if nobody holds any of it, else other.
+        self.buf.reserve(self.want.max(free + 1));
+        self.allocated = self.buf.capacity();
     }
 
     /// A read that came full asks for twice as much next time, one that stayed below a quarter for half.

@@ -92,6 +92,11 @@ impl SessionConfig {
         self
     }
 
+    /// What a session needs of a [`MemoryBudget`](crate::MemoryBudget) to begin, in bytes: its first window.
+    pub fn least_memory(&self) -> u64 {
+        self.clone().clamped().session_window
+    }
+
     /// What a Hello or Welcome tells of this.
     pub fn parameters(&self) -> Parameters {
         Parameters {

@@ -53,6 +53,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod config;
 pub mod credit;
 pub mod error;
@@ -64,6 +65,7 @@ pub mod session;
 pub mod transmit;
 pub mod varint;
 
+pub use budget::MemoryBudget;
 pub use config::SessionConfig;
 pub use reorder::ReorderBuffer;
 pub use session::{

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -61,6 +62,9 @@ pub trait VirtualConnection: Send + Sync + 'static {
     fn lost(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
+
+    /// Who is at the other end: the key that it proved.
+    fn peer(&self) -> PeerId;
 
     /// The bytes of the Connect that opened it.
     fn destination(&self) -> &Bytes;

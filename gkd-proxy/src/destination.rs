@@ -77,7 +77,7 @@ pub enum DestinationError {
     #[error("the host's name has {0} bytes, more than the {MAX_NAME} that a name can have")]
     LongName(usize),
     /// A name with a character that no name has.
-    #[error("the host's name \"{}\" holds {}, which no name has", .0.escape_debug(), .1.escape_debug())]
+    #[error("the host's name \"{}\" holds {:?}, which no name has", .0.escape_debug(), .1)]
     NameCharacter(Box<str>, char),
     /// Port 0.
     #[error("port 0 cannot be reached: write the port that the destination listens on")]

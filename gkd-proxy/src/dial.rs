@@ -89,6 +89,17 @@ impl Dialer {
         Self { rules: rules.into(), resolver: Arc::new(SystemResolver { lookups }), timeout: DIAL_TIMEOUT }
     }
 
+    /// The same with other rules.
+    pub fn with_rules(mut self, rules: impl Into<Arc<Rules>>) -> Self {
+        self.rules = rules.into();
+        self
+    }
+
+    /// The rules that it dials by.
+    pub(crate) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
     /// The same with another time-out, the name's resolution included.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

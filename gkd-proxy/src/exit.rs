@@ -1,21 +1,35 @@
 //! The end that dials: takes a connection that the other end opened, reaches its destination, and relays
 //! ([`Exit`]).
 
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use bytes::Bytes;
+use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
+use tokio::sync::watch;
 
 use crate::connection::VirtualConnection;
 use crate::destination::{Destination, DestinationError};
 use crate::dial::{DialFailure, Dialer};
+use crate::dial_limit::{DialLimit, DialPlace};
 use crate::log::Seldom;
 use crate::relay::{RelayConfig, Relayed, relay};
+use crate::rules::{Denial, Rules};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
 pub struct Exit {
     dialer: Dialer,
+    /// Those in force; they go over the dialer's own.
+    rules: watch::Sender<Arc<Rules>>,
     relay: RelayConfig,
+    limit: Option<Arc<DialLimit>>,
     failures: Seldom,
 }
+
+/// No place for another destination.
+struct NoRoom;
 
 /// Why a connection led nowhere. The other end was told.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +41,12 @@ pub enum ExitError {
     /// Its destination was not reached.
     #[error("{0} was not reached: {1}")]
     Dial(Destination, #[source] DialFailure),
+    /// As many destinations are reached as may be, or as this peer may have of them.
+    #[error("{0} was not dialled: too many destinations are open; a higher limit of open files makes room")]
+    Busy(Destination),
+    /// The rules in force came to forbid it while it ran.
+    #[error("{0} was reset: the rules do not allow it any more ({1})")]
+    Forbidden(Destination, Denial),
     /// The other end gave it up before its destination was reached.
     #[error("{0} was given up by the other end")]
     GivenUp(Destination),
@@ -35,7 +55,19 @@ pub enum ExitError {
 impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
-        Self { dialer, relay, failures: Seldom::default() }
+        let rules = watch::Sender::new(dialer.rules().clone());
+        Self { dialer, rules, relay, limit: None, failures: Seldom::default() }
+    }
+
+    /// The same with a bound on destinations, which other exits may share.
+    pub fn within(mut self, limit: Arc<DialLimit>) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Dials by other rules from now on, and resets the connections that they forbid.
+    pub fn set_rules(&self, rules: impl Into<Arc<Rules>>) {
+        self.rules.send_replace(rules.into());
     }
 
     /// Serves one connection: dials its destination, tells the other end the result, and carries bytes until
@@ -59,14 +91,26 @@ impl Exit {
             }
         };
         let Destination::Tcp(target) = &destination;
+        let Ok(_place) = self.place(connection.peer()) else {
+            connection.confirm(Err(DialError::Busy));
+            return Err(ExitError::Busy(destination));
+        };
+        // From before the dial, so that no change is missed.
+        let mut rules = self.rules.subscribe();
+        let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
         let dialled = tokio::select! {
-            dialled = self.dialer.dial(target) => dialled,
+            dialled = dialer.dial(target) => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {
             Ok(socket) => {
                 connection.confirm(Ok(()));
-                let relayed = relay(socket, connection, Bytes::new(), &self.relay).await;
+                let peer = socket.peer_addr().ok();
+                let relayed = tokio::select! {
+                    relayed = relay(socket, connection, Bytes::new(), &self.relay) => relayed,
+                    // The relay resets both sides when it is dropped.
+                    denial = forbidden(&mut rules, peer) => return Err(ExitError::Forbidden(destination, denial)),
+                };
                 tracing::debug!(
                     "{destination}: {} bytes up, {} down, {:?}",
                     relayed.down,
@@ -82,10 +126,17 @@ impl Exit {
         }
     }
 
+    /// Room for one more destination of this peer; nothing to hold where there is no bound.
+    fn place(&self, peer: PeerId) -> Result<Option<DialPlace>, NoRoom> {
+        self.limit.as_ref().map(|limit| limit.take(peer).ok_or(NoRoom)).transpose()
+    }
+
     fn complain(&self, error: &ExitError) {
         let kind = match error {
-            ExitError::Destination(error) => error.to_string(),
+            ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
             ExitError::Dial(destination, _) => destination.to_string(),
+            // One line for all of them.
+            ExitError::Busy(_) => "busy".to_owned(),
             ExitError::GivenUp(_) => return,
         };
         if let Some(more) = self.failures.note(&kind) {
@@ -93,6 +144,18 @@ impl Exit {
             tracing::warn!("{error}{more}");
         }
     }
+}
+
+/// Waits until rules come into force that forbid this address. One that is not known is gone, and forbidden to nobody.
+async fn forbidden(rules: &mut watch::Receiver<Arc<Rules>>, peer: Option<SocketAddr>) -> Denial {
+    let Some(peer) = peer else { return pending().await };
+    while rules.changed().await.is_ok() {
+        let now = rules.borrow_and_update().clone();
+        if let Err(denial) = now.check(peer) {
+            return denial;
+        }
+    }
+    pending().await
 }
 
 #[cfg(test)]

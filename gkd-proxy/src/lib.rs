@@ -12,6 +12,7 @@
 //! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
+//! | [`program`] | what the programs have in common: log, signals, how they end |
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod connection;
 pub mod credentials;
 pub mod destination;
 pub mod dial;
+pub mod dial_limit;
 pub mod exit;
 mod http_proxy;
 pub mod listen;
@@ -27,6 +29,7 @@ pub mod listener;
 mod log;
 mod mixed;
 mod outlet;
+pub mod program;
 mod proxy_header;
 pub mod reach;
 pub mod relay;
@@ -38,11 +41,14 @@ mod socks5;
 
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
+#[cfg(test)]
+mod served;
 
 pub use connection::{Opener, VirtualConnection};
 pub use credentials::Credentials;
 pub use destination::{Destination, Host, Target};
 pub use dial::Dialer;
+pub use dial_limit::DialLimit;
 pub use exit::Exit;
 pub use listen::{ListenConfig, Listening, listen};
 pub use listener::Listener;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
 use tokio::io::ReadBuf;
 use tokio::sync::mpsc;
@@ -119,6 +120,10 @@ impl State {
 }
 
 impl VirtualConnection for Memory {
+    fn peer(&self) -> PeerId {
+        PeerId([1; 32])
+    }
+
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut chunks = Vec::new();
         let read = self.poll_read_batch(cx, buf.remaining(), &mut chunks);

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
 use gkd_core::{Client, ConnectError, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +16,10 @@ use crate::connection::{Opener, VirtualConnection};
 use crate::reach::ReachError;
 
 impl VirtualConnection for Connection {
+    fn peer(&self) -> PeerId {
+        Connection::peer(self)
+    }
+
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         AsyncRead::poll_read(Pin::new(&mut &*self), cx, buf)
     }

@@ -1,5 +1,5 @@
-//! Who may come in and what they may reach, as it stands at this moment ([`Access`]). Swapped whole when the
-//! configuration is read anew, so that nobody ever sees half of it.
+//! Who may come in and what they may reach, as it stands at this moment ([`Access`]). Both are swapped whole when the
+//! configuration is read anew, so that nobody ever sees half of them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,10 +10,10 @@ use gkd_core::identity::{PublicKey, public_text};
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::packet::CloseCode;
 use gkd_core::{Admission, Server, SessionHandle};
-use gkd_proxy::{Dialer, Exit, RelayConfig, Rules};
+use gkd_proxy::{DialLimit, Dialer, Exit, Rules};
 use ipnet::IpNet;
 
-use crate::config::User;
+use crate::config::{Config, User};
 use crate::users::UserName;
 
 /// How often it is logged that strangers knock, at the most.
@@ -22,7 +22,7 @@ const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 /// Users and rules of a running server.
 pub(crate) struct Access {
     users: RwLock<Arc<Users>>,
-    exit: RwLock<Arc<Exit>>,
+    exit: Arc<Exit>,
     reach: Mutex<Reach>,
     strangers: Mutex<Strangers>,
 }
@@ -47,20 +47,22 @@ struct Strangers {
 }
 
 impl Access {
-    /// `always` is allowed whatever the file says later, `allow` until it says otherwise.
-    pub(crate) fn new(users: &[User], always: Vec<IpNet>, allow: Vec<IpNet>, own: Vec<IpAddr>) -> Self {
-        let reach = Reach { always, allow, own };
+    /// `always` is allowed whatever the file says later; what the configuration allows, until it says otherwise.
+    /// So many `destinations` may be open at a time.
+    pub(crate) fn new(config: &Config, always: Vec<IpNet>, own: Vec<IpAddr>, destinations: usize) -> Self {
+        let reach = Reach { always, allow: config.allow.clone(), own };
+        let dialer = Dialer::new(reach.rules()).with_timeout(config.timeouts.dial);
         Self {
-            users: RwLock::new(Arc::new(by_key(users))),
-            exit: RwLock::new(reach.exit()),
+            users: RwLock::new(Arc::new(by_key(&config.users))),
+            exit: Arc::new(Exit::new(dialer, config.timeouts.relay()).within(DialLimit::new(destinations))),
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
         }
     }
 
-    /// What new connections are served with.
+    /// What connections are served with.
     pub(crate) fn exit(&self) -> Arc<Exit> {
-        self.exit.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.exit.clone()
     }
 
     /// How many users there are.
@@ -102,8 +104,8 @@ impl Access {
         }
     }
 
-    /// Takes users and allowed destinations of a configuration that was read anew. Sessions of users who are gone,
-    /// or have another key, end. How many.
+    /// Takes users and allowed destinations of a configuration that was read anew. Connections to what is not
+    /// allowed any more are reset. Sessions of users who are gone, or have another key, end: how many.
     pub(crate) fn replace(&self, users: &[User], allow: Vec<IpNet>, server: &Server) -> usize {
         self.change_reach(|reach| reach.allow = allow);
         let users = Arc::new(by_key(users));
@@ -127,8 +129,7 @@ impl Access {
     fn change_reach(&self, change: impl FnOnce(&mut Reach)) {
         let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut reach);
-        let exit = reach.exit();
-        *self.exit.write().unwrap_or_else(PoisonError::into_inner) = exit;
+        self.exit.set_rules(reach.rules());
     }
 
     /// Logs a session that began, and waits for its end.
@@ -147,9 +148,8 @@ impl Access {
 }
 
 impl Reach {
-    fn exit(&self) -> Arc<Exit> {
-        let rules = Rules::allow(self.always.iter().chain(&self.allow).copied());
-        Arc::new(Exit::new(Dialer::new(rules.with_own(self.own.iter().copied())), RelayConfig::default()))
+    fn rules(&self) -> Rules {
+        Rules::allow(self.always.iter().chain(&self.allow).copied()).with_own(self.own.iter().copied())
     }
 }
 

@@ -1,8 +1,9 @@
 //! `gkd-server check`: is the configuration right? Reads what `run` would read, and opens nothing.
 
+use gkd_proxy::program::{self, Failure, count};
+
 use crate::config::Config;
 use crate::dir::Dir;
-use crate::error::Failure;
 use crate::listen::ListenAddress;
 
 /// Says that the configuration is right.
@@ -23,11 +24,10 @@ pub(crate) fn check(dir: &Dir) -> Result<(), Failure> {
     let listen: Vec<_> = listen.iter().map(ToString::to_string).collect();
     let users = match config.users.len() {
         0 => "no user, so that nobody can come in".to_owned(),
-        1 => "1 user".to_owned(),
-        users => format!("{users} users"),
+        users => count(users, "user"),
     };
     let path = dir.config();
-    crate::print(
+    program::print(
         format!("{} is right: {users}, listens on {}\n", path.display(), listen.join(", ")).as_bytes(),
     )
 }

@@ -1,10 +1,14 @@
 //! The command line, and the environment that stands in for it. A flag goes over `GKD_*`, that over the file.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use gkd_core::socket::Congestion;
+use gkd_proxy::program::Failure;
+use gkd_proxy::program::log::{self, Format, Level};
 use gkd_proxy::rules::parse_range;
 use ipnet::IpNet;
 
@@ -14,11 +18,14 @@ use crate::users::UserName;
 
 const FILES: &str = "\
 Files in DIR:
-  server.toml   listen addresses, allowed destinations, limits, users with their public keys
-  server.key    the server's secret key; nobody but its owner may read it
+  server.toml      listen addresses, allowed destinations, limits, time-outs, users with their public keys
+  server.key       the server's secret key; nobody but its owner may read it
+  first-user.link  the link that a first start without a terminal made; a secret
 
 Signals: TERM and INT let live connections end, up to 30 s, and end the server (a second one at once);
-HUP reads users and allowed destinations anew; USR1 logs the state.
+HUP reads users and allowed destinations anew, and ends what they do not allow any more; USR1 logs the state.
+
+An option goes over the environment (the GKD_ variables that --help of a command names), and that over server.toml. RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out of it.
 
 Exit status: 0 clean, 64 usage, 70 a bug, 78 configuration.";
 
@@ -90,22 +97,67 @@ pub(crate) struct PublicOption {
 #[derive(Args, Debug)]
 pub(crate) struct LogOptions {
     /// Log more; twice for everything
-    #[arg(short, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
     /// Log warnings and errors only
-    #[arg(short)]
+    #[arg(short, long)]
     pub(crate) quiet: bool,
     /// The form of the log
-    #[arg(long, env = "GKD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
-    pub(crate) log_format: LogFormat,
+    #[arg(long, env = "GKD_LOG_FORMAT", value_name = "text|json", default_value = "text")]
+    pub(crate) log_format: Format,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// Lines for people
-    Text,
-    /// An object a line, for programs
-    Json,
+impl LogOptions {
+    /// Begins to log as they say.
+    pub(crate) fn start(&self) -> Result<(), Failure> {
+        log::start(self.log_format, Level::of_flags(self.verbose, self.quiet), Level::default())
+    }
+}
+
+/// Reads the command line, and the environment for what it does not say. `Err` with what clap has to say, which may
+/// be help or the version.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Result<Cli, Failure>, clap::Error> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let parsed = without_empty_variables(Cli::command()).try_get_matches_from(&arguments);
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => Ok(Ok(cli)),
+        Err(error) => match of_variable(&error, &arguments) {
+            Some(failure) => Ok(Err(failure)),
+            None => Err(error),
+        },
+    }
+}
+
+/// A variable that is there and empty is as good as none.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &clap::Arg| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.to_string_lossy().trim().is_empty())
+    };
+    command
+        .mut_args(|argument| match is_empty(&argument) {
+            true => argument.env(None::<&'static str>),
+            false => argument,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// The failure of a value that stands in a variable, for clap blames the option that the variable stands in for.
+fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<Failure> {
+    let Some(ContextValue::String(blamed)) = error.get(ContextKind::InvalidArg) else { return None };
+    let option = blamed.split([' ', '=']).next()?;
+    let given = |argument: &OsString| argument.to_string_lossy().split('=').next() == Some(option);
+    if arguments.iter().any(given) {
+        return None;
+    }
+    let command = Cli::command();
+    let mut all =
+        command.get_arguments().chain(command.get_subcommands().flat_map(|command| command.get_arguments()));
+    let variable = all.find(|argument| argument.get_long() == option.strip_prefix("--"))?.get_env()?;
+    let cause = std::error::Error::source(error)?;
+    Some(Failure::config(format_args!("{}: {cause}", variable.display())))
 }
 
 #[derive(Debug, Subcommand)]

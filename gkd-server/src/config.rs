@@ -3,7 +3,7 @@
 //! Nothing is opened, resolved or bound here. A user's secret never stands in the file, the server's own
 //! neither.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
@@ -11,16 +11,20 @@ use std::path::Path;
 use gkd_core::identity::{PublicKey, parse_public, public_text};
 use gkd_core::proto::SessionConfig;
 use gkd_core::socket::Congestion;
+use gkd_proxy::program::{self, Failure, Size, TimeoutError, Timeouts};
 use gkd_proxy::rules::parse_range;
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::dir::Dir;
-use crate::error::Failure;
 use crate::listen::{self, ListenAddress, MAX_LISTENERS};
 use crate::public_name::PublicName;
 use crate::users::UserName;
+
+/// Bounds of the memory of all sessions. The least is that of some clients, each with a few fast transfers.
+const LEAST_MEMORY: Size = Size::from_mib(64);
+const MOST_MEMORY: Size = Size::from_mib(1 << 20);
 
 /// The most mistakes that are told at a time.
 const MAX_PROBLEMS: usize = 20;
@@ -40,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) plain: bool,
     /// Bounds.
     pub(crate) limits: Limits,
+    /// How long is waited for what.
+    pub(crate) timeouts: Timeouts,
     /// Who may come in. No name and no key stands twice.
     pub(crate) users: Vec<User>,
 }
@@ -60,6 +66,8 @@ pub(crate) struct Limits {
     pub(crate) connections_per_session: u64,
     pub(crate) half_open: usize,
     pub(crate) half_open_per_address: usize,
+    /// Of all sessions together.
+    pub(crate) memory: Size,
 }
 
 impl Default for Limits {
@@ -72,6 +80,7 @@ impl Default for Limits {
             connections_per_session: session.max_connections,
             half_open: 1024,
             half_open_per_address: 256,
+            memory: Size::from_mib(1024),
         }
     }
 }
@@ -87,6 +96,7 @@ struct Written {
     congestion: Option<Spanned<String>>,
     plain: bool,
     limits: WrittenLimits,
+    timeouts: BTreeMap<Spanned<String>, Spanned<String>>,
     user: Vec<WrittenUser>,
 }
 
@@ -99,6 +109,7 @@ struct WrittenLimits {
     connections_per_session: Option<Spanned<i64>>,
     half_open: Option<Spanned<i64>>,
     half_open_per_address: Option<Spanned<i64>>,
+    memory: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -139,13 +150,13 @@ impl Config {
         if judge.problems.is_empty() { Ok(config) } else { Err(Problems(judge.problems)) }
     }
 
-    /// The limits as a session takes them.
+    /// The limits and time-outs as a session takes them.
     pub(crate) fn session(&self) -> SessionConfig {
-        SessionConfig {
+        self.timeouts.session(SessionConfig {
             max_tunnels: self.limits.tunnels_per_session,
             max_connections: self.limits.connections_per_session,
             ..SessionConfig::default()
-        }
+        })
     }
 }
 
@@ -187,13 +198,8 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn complain(&mut self, place: Range<usize>, words: impl fmt::Display) {
-        let before = self.text.get(..place.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-        self.problems.push(Problem {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            words: printable(&words.to_string()),
-        });
+        let (line, column) = program::place(self.text, place.start);
+        self.problems.push(Problem { line, column, words: printable(&words.to_string()) });
     }
 
     fn config(&mut self, written: Written) -> Config {
@@ -204,6 +210,7 @@ impl Judge<'_> {
             congestion: written.congestion.as_ref().and_then(|one| self.value(one)).unwrap_or_default(),
             plain: written.plain,
             limits: self.limits(&written.limits),
+            timeouts: self.timeouts(&written.timeouts),
             users: self.users(&written.user),
         };
         let ports = listen::count(&config.listen);
@@ -240,7 +247,7 @@ impl Judge<'_> {
                 usual
             })
         };
-        Limits {
+        let limits = Limits {
             sessions: size(&written.sessions, 1..=65_536, usual.sessions),
             sessions_per_user: size(&written.sessions_per_user, 1..=4096, usual.sessions_per_user),
             // The bounds of `SessionConfig::clamped`.
@@ -257,7 +264,24 @@ impl Judge<'_> {
                 64..=65_536,
                 usual.half_open_per_address,
             ),
+            memory: usual.memory,
+        };
+        let memory = written
+            .memory
+            .as_ref()
+            .and_then(|written| self.judged(written, |words| Size::read(words, LEAST_MEMORY, MOST_MEMORY)));
+        Limits { memory: memory.unwrap_or(usual.memory), ..limits }
+    }
+
+    fn timeouts(&mut self, written: &BTreeMap<Spanned<String>, Spanned<String>>) -> Timeouts {
+        let mut timeouts = Timeouts::default();
+        for (name, words) in written {
+            if let Err(error) = timeouts.set(name.get_ref(), words.get_ref()) {
+                let place = if matches!(error, TimeoutError::Name(_)) { name } else { words };
+                self.complain(place.span(), error);
+            }
         }
+        timeouts
     }
 
     fn users(&mut self, written: &[WrittenUser]) -> Vec<User> {
@@ -266,7 +290,7 @@ impl Judge<'_> {
         for one in written {
             let name = self.value::<UserName>(&one.name);
             let key = self.judged(&one.key, parse_public);
-            let line = self.line(&one.name);
+            let (line, _) = program::place(self.text, one.name.span().start);
             if let Some(before) = name.as_ref().and_then(|name| names.insert(name.clone(), line)) {
                 let words = format!(
                     "the user {} stands twice, first in line {before}: rename or remove one",
@@ -286,10 +310,6 @@ impl Judge<'_> {
             }
         }
         users
-    }
-
-    fn line(&self, written: &Spanned<String>) -> usize {
-        self.text.get(..written.span().start).unwrap_or_default().matches('\n').count() + 1
     }
 }
 

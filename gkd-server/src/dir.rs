@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use gkd_core::identity::SecretKey;
 
-use crate::error::Failure;
+use gkd_proxy::program::Failure;
 
 /// The most bytes of a file that are read: a hundred users take some 10 KiB.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -61,13 +61,13 @@ impl Dir {
     /// Makes the directory, for its owner alone, unless it is there.
     pub(crate) fn make(&self) -> Result<(), Failure> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
-        made.map_err(|error| Failure::file("make the directory", &self.0, &error))
+        made.map_err(|error| file_failure("make the directory", &self.0, &error))
     }
 
     /// Keeps other commands from editing its files, until the guard is dropped.
     pub(crate) fn lock(&self) -> Result<File, Failure> {
         let locked = File::open(&self.0).and_then(|dir| dir.lock().map(|()| dir));
-        locked.map_err(|error| Failure::file("lock the directory", &self.0, &error))
+        locked.map_err(|error| file_failure("lock the directory", &self.0, &error))
     }
 
     /// The configuration's text.
@@ -100,7 +100,7 @@ impl Dir {
             )));
         }
         let text = read(&path)?;
-        let mode = fs::metadata(&path).map_err(|error| Failure::file("read", &path, &error))?.mode() & 0o7777;
+        let mode = fs::metadata(&path).map_err(|error| file_failure("read", &path, &error))?.mode() & 0o7777;
         if mode & OTHERS != 0 {
             let path = path.display();
             return Err(Failure::config(format!(
@@ -120,13 +120,24 @@ impl Dir {
     }
 }
 
+/// A file or directory that could not be used: `cannot WHAT PATH: CAUSE: MEND`.
+fn file_failure(what: &str, path: &Path, error: &io::Error) -> Failure {
+    let mend = match error.kind() {
+        io::ErrorKind::PermissionDenied => ": run it as the owner, or choose another directory with --dir",
+        io::ErrorKind::StorageFull => ": make room",
+        io::ErrorKind::ReadOnlyFilesystem => ": choose another directory with --dir",
+        _ => "",
+    };
+    Failure::config(format_args!("cannot {what} {}: {error}{mend}", path.display()))
+}
+
 /// Reads a text file of a sane size.
 fn read(path: &Path) -> Result<String, Failure> {
     let failed = |error: &io::Error| match error.kind() {
         io::ErrorKind::NotFound => {
             Failure::config(format!("there is no {}: gkd-server init makes one", path.display()))
         }
-        _ => Failure::file("read", path, error),
+        _ => file_failure("read", path, error),
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| failed(&error))?;
@@ -146,7 +157,7 @@ pub(crate) fn exists(path: &Path) -> Result<bool, Failure> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Failure::file("look at", path, &error)),
+        Err(error) => Err(file_failure("look at", path, &error)),
     }
 }
 
@@ -156,13 +167,13 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<(), Failure> {
         file.persist_noclobber(path).map_err(|error| error.error)?;
         sync_parent(path)
     });
-    made.map_err(|error| Failure::file("write", path, &error))
+    made.map_err(|error| file_failure("write", path, &error))
 }
 
 /// Writes a file anew, in one step: whoever reads it sees the old text or the new one. A link to a file leads
 /// to it as before, and owner and mode stay; a file that was not there is for its owner alone.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    try_replace(path, text).map_err(|error| Failure::file("write", path, &error))
+    try_replace(path, text).map_err(|error| file_failure("write", path, &error))
 }
 
 fn try_replace(path: &Path, text: &str) -> io::Result<()> {

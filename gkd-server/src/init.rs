@@ -3,9 +3,9 @@
 
 use gkd_core::identity::{SecretKey, public_text};
 use gkd_core::link::Link;
+use gkd_proxy::program::Failure;
 
 use crate::dir::{self, Dir};
-use crate::error::Failure;
 use crate::listen::ListenAddress;
 use crate::public_name::{self, PublicName};
 use crate::users::{self, UserName};
@@ -43,7 +43,7 @@ pub(crate) fn init(dir: &Dir, public: Option<PublicName>) -> Result<(), Failure>
         Some(public) => public,
         None => {
             let Some(found) = public_name::find(&ListenAddress::usual()) else {
-                return Err(Failure::bug(anyhow::anyhow!("the usual port has no number")));
+                return Err(Failure::bug("the usual port has no number"));
             };
             if let Some(note) = found.note {
                 eprintln!("{note}");
@@ -103,6 +103,8 @@ impl Fresh {
 
 #[cfg(test)]
 mod tests {
+    use gkd_proxy::program::Timeouts;
+
     use super::*;
     use crate::config::{Config, Limits};
 
@@ -138,6 +140,7 @@ mod tests {
         assert_eq!(config.allow.len(), 2, "{text}");
         assert!(config.public.is_some());
         assert_eq!(config.limits, Limits::default(), "what the comments call the default is the default");
-        assert_eq!(text.matches("\nsessions = ").count(), 1);
+        assert_eq!(config.timeouts, Timeouts::default(), "likewise");
+        assert_eq!((text.matches("\nsessions = ").count(), text.matches("\nresume = ").count()), (1, 1));
     }
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use gkd_core::link::{Address, AddressError, Host};
 use gkd_core::socket::{self, BACKLOG};
 
-use crate::error::Failure;
+use gkd_proxy::program::Failure;
 
 /// gkd's usual port.
 const PORT: u16 = 9990;

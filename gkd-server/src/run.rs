@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use gkd_core::proto::SessionStats;
 use gkd_core::{Server, SessionHandle};
+use gkd_proxy::program::log::STATE;
+use gkd_proxy::program::signals::{Signal, Signals};
+use gkd_proxy::program::{Failure, count};
 
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::dir::Dir;
-use crate::error::Failure;
 use crate::listen;
-use crate::log::{STATE, count};
-use crate::signals::{Signals, Wish};
 
 /// How long live connections may take to end after the first TERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -24,9 +25,6 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 /// Threads that resolve a name cannot be stopped; the process does not wait longer for them.
 const THREADS: Duration = Duration::from_millis(100);
 
-/// Fewer descriptors than this are worth a warning: each connection takes one, each tunnel another.
-const FEW_DESCRIPTORS: u64 = 4096;
-
 /// The most sessions that one USR1 lists.
 const MAX_LISTED: usize = 200;
 
@@ -35,34 +33,22 @@ const MAX_LISTED: usize = 200;
 /// # Errors
 /// It cannot begin.
 pub(crate) fn run(dir: Dir, options: RunOptions) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    let descriptors = Descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::bug)?;
-    let served = runtime.block_on(serve(dir, options));
+    let served = runtime.block_on(serve(dir, options, descriptors));
     runtime.shutdown_timeout(THREADS);
     served
 }
 
-fn raise_descriptor_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < FEW_DESCRIPTORS => {
-            tracing::warn!(
-                "only {limit} files and sockets may be open at a time: raise the hard limit of open files"
-            );
-        }
-        Ok(limit) => tracing::debug!(limit, "the limit of open files is raised"),
-        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
-    }
-}
-
-async fn serve(dir: Dir, options: RunOptions) -> Result<(), Failure> {
-    let mut signals = Signals::take().map_err(Failure::bug)?;
-    let server = Running::start(dir, options).await?;
+async fn serve(dir: Dir, options: RunOptions, descriptors: Descriptors) -> Result<(), Failure> {
+    let mut signals = Signals::new(true).map_err(Failure::bug)?;
+    let server = Running::start(dir, options, descriptors).await?;
     let accepting = tokio::spawn(accept(server.server.clone(), server.access.clone()));
     loop {
         match signals.next().await {
-            Wish::End => break,
-            Wish::Reload => server.reload(),
-            Wish::State => server.log_state(),
+            Signal::End => break,
+            Signal::Reload => server.reload(),
+            Signal::State => server.log_state(),
         }
     }
     server.end(&mut signals).await;
@@ -104,6 +90,7 @@ impl Running {
             ("congestion", config.congestion == self.config.congestion),
             ("plain", config.plain == self.config.plain),
             ("limits", config.limits == self.config.limits),
+            ("timeouts", config.timeouts == self.config.timeouts),
         ] {
             if !same {
                 tracing::warn!(
@@ -166,7 +153,7 @@ impl Running {
         }
         let shutdown = self.server.shutdown_handle();
         let second = async {
-            while signals.next().await != Wish::End {
+            while signals.next().await != Signal::End {
                 tracing::info!("the server is ending: only TERM and INT count now");
             }
         };

@@ -9,16 +9,16 @@ use std::time::Duration;
 use gkd_core::identity::{SecretKey, public_text};
 use gkd_core::link::Host;
 use gkd_core::{Server, ServerBuilder};
+use gkd_proxy::program::{Failure, count};
 use ipnet::IpNet;
 
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::{Config, Limits};
+use crate::descriptors::Descriptors;
 use crate::dir::{self, Dir};
-use crate::error::Failure;
 use crate::init::{self, Fresh};
 use crate::listen::{self, ListenAddress};
-use crate::log::count;
 use crate::public_name::{self, PublicName};
 use crate::run::Running;
 use crate::users;
@@ -44,8 +44,7 @@ impl Start {
         dir.make()?;
         let fresh = Fresh::make(dir)?;
         let config = Config::parse(&fresh.config(None));
-        let config =
-            config.map_err(|problems| Failure::bug(anyhow::anyhow!("{}", problems.of(&dir.config()))))?;
+        let config = config.map_err(|problems| Failure::bug(problems.of(&dir.config())))?;
         Ok(Self { config, key: fresh.key.clone(), fresh: Some(fresh) })
     }
 }
@@ -55,21 +54,26 @@ impl Running {
     ///
     /// # Errors
     /// What has to be mended first.
-    pub(crate) async fn start(dir: Dir, options: RunOptions) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        dir: Dir,
+        options: RunOptions,
+        descriptors: Descriptors,
+    ) -> Result<Self, Failure> {
         let Start { config, key, fresh } = Start::load(&dir)?;
         let public = options.public.public.or_else(|| config.public.clone());
         let listen = [options.listen, config.listen.clone(), ListenAddress::usual()];
         let listen = listen.into_iter().find(|listen| !listen.is_empty()).unwrap_or_default();
         let listeners = listen::listen(&listen)?;
         let plain = options.plain || config.plain;
-        let access = Arc::new(access(&config, options.allow, public.as_ref()));
+        let access = Arc::new(access(&config, options.allow, public.as_ref(), descriptors));
 
         let mut builder = Server::builder()
             .key(key.clone())
             .plain(plain)
             .congestion(options.congestion.unwrap_or_else(|| config.congestion.clone()))
-            .session(config.session());
-        builder = limited(builder, &config.limits);
+            .session(config.session())
+            .handshake_timeout(config.timeouts.handshake);
+        builder = limited(builder, &config.limits, descriptors);
         for listener in listeners {
             builder = builder.listener(listener);
         }
@@ -104,19 +108,25 @@ impl Running {
     }
 }
 
-fn limited(builder: ServerBuilder, limits: &Limits) -> ServerBuilder {
+fn limited(builder: ServerBuilder, limits: &Limits, descriptors: Descriptors) -> ServerBuilder {
     builder
         .max_sessions(limits.sessions, limits.sessions_per_user)
-        .max_half_open(limits.half_open, limits.half_open_per_address)
+        .max_half_open(descriptors.half_open(limits.half_open), limits.half_open_per_address)
+        .memory(limits.memory.bytes())
 }
 
-fn access(config: &Config, always: Vec<IpNet>, public: Option<&PublicName>) -> Access {
+fn access(
+    config: &Config,
+    always: Vec<IpNet>,
+    public: Option<&PublicName>,
+    descriptors: Descriptors,
+) -> Access {
     let own = |host: &Host| match host {
         Host::Ip(ip) => Some(*ip),
         Host::Name(_) => None,
     };
     let own: Vec<IpAddr> = public.into_iter().flat_map(PublicName::hosts).filter_map(own).collect();
-    Access::new(&config.users, always, config.allow.clone(), own)
+    Access::new(config, always, own, descriptors.destinations())
 }
 
 /// The addresses of the server's own name are its own, though perhaps a router has them: users do not reach them.
@@ -168,7 +178,7 @@ fn first_start(
 fn find_public(listen: &[ListenAddress], server: &Server) -> Result<PublicName, Failure> {
     let bound: Vec<ListenAddress> = server.local_addrs().iter().map(|address| (*address).into()).collect();
     let found = public_name::find(listen).or_else(|| public_name::find(&bound));
-    let found = found.ok_or_else(|| Failure::bug(anyhow::anyhow!("the server listens on no port")))?;
+    let found = found.ok_or_else(|| Failure::bug("the server listens on no port"))?;
     if let Some(note) = found.note {
         tracing::warn!("{note}");
     }

@@ -8,11 +8,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use gkd_core::identity::{SecretKey, public_text};
+use gkd_proxy::program::{self, Failure};
 
 use crate::cli::{PublicOption, UserCommand};
 use crate::config::Config;
 use crate::dir::{self, Dir};
-use crate::error::Failure;
 use crate::public_name::{self, PublicName};
 use edit::Edit;
 
@@ -140,7 +140,7 @@ fn found(listen: &[crate::listen::ListenAddress]) -> Result<PublicName, Failure>
 
 /// The link alone on standard output. It was made, so a failure must say how to come by another.
 pub(crate) fn print_link(link: &str, name: &UserName) -> Result<(), Failure> {
-    crate::print(format!("{link}\n").as_bytes()).map_err(|failure| {
+    program::print(format!("{link}\n").as_bytes()).map_err(|failure| {
         Failure::config(format!(
             "{failure}: the link is lost, gkd-server user renew '{name}' makes a new one"
         ))
@@ -161,7 +161,7 @@ fn list(dir: &Dir) -> Result<(), Failure> {
     let users = Config::load(dir)?.users;
     let lines: String =
         users.iter().map(|user| format!("{}\t{}\n", user.name, public_text(&user.key))).collect();
-    crate::print(lines.as_bytes())?;
+    program::print(lines.as_bytes())?;
     match users.len() {
         0 => eprintln!("there is no user: gkd-server user add NAME makes one"),
         _ => eprintln!(
@@ -184,7 +184,7 @@ fn change(dir: &Dir, edit: impl FnOnce(&mut Edit) -> Result<(), edit::EditError>
     let mut document = Edit::parse(&dir.read_config()?).map_err(|error| wrong(&error))?;
     edit(&mut document).map_err(|error| wrong(&error))?;
     let text = document.text();
-    Config::parse(&text).map_err(|problems| Failure::bug(anyhow::anyhow!("{}", problems.of(&path))))?;
+    Config::parse(&text).map_err(|problems| Failure::bug(problems.of(&path)))?;
     dir::replace(&path, &text)
 }
 

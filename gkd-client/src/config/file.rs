@@ -9,19 +9,27 @@
 //! plain = false
 //! log = "info"                                # warn, info, debug, trace
 //! log_format = "text"                         # text, json
+//!
+//! [timeouts]                                  # a number with its unit: ms, s, m or h
+//! dial = "10s"                                # for a tunnel while none is up; with strict for the far end's dial
+//! handshake = "10s"                           # for a tunnel to come up, and a program to say what it wants
+//! half_closed = "1h"                          # for a connection of which one direction has ended, the other idle
+//! resume = "60s"                              # for tunnels to come back, before all connections are reset
+//! silent = "20s"                              # for a tunnel that owes an answer, before it is dropped
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
+use gkd_proxy::program::{self, Failure};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::layer::{Layer, Origin, Text};
 use super::note_mode;
-use crate::exit::Failure;
 
 /// The most bytes that are read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -42,15 +50,27 @@ struct Contents {
     via: Option<Spanned<String>>,
     log: Option<Spanned<String>>,
     log_format: Option<Spanned<String>>,
+    timeouts: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
-/// Reads a configuration file.
-pub(super) fn read(path: &Path, notes: &mut Vec<String>) -> Result<Layer, Failure> {
-    let wrong =
-        |error| Failure::config(format_args!("the configuration {} cannot be read: {error}", path.display()));
+/// Reads a configuration file; `named` is what named it, unless it stands where one is looked for.
+pub(super) fn read(path: &Path, named: Option<&Text>, notes: &mut Vec<String>) -> Result<Layer, Failure> {
+    let shown = path.display();
+    let wrong = |error| {
+        let mend = match named {
+            Some(named) => format!("name another with {}, or leave it out", named.origin),
+            None => "make it readable, or name another with --config".to_owned(),
+        };
+        Failure::config(format_args!("the configuration {shown} cannot be read: {error}: {mend}"))
+    };
     let file = File::open(path).map_err(wrong)?;
-    let mut text = String::new();
-    (&file).take(MAX_FILE).read_to_string(&mut text).map_err(wrong)?;
+    let mut bytes = Vec::new();
+    (&file).take(MAX_FILE).read_to_end(&mut bytes).map_err(wrong)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let (line, _) = program::place(&good, good.len());
+        Failure::config(format_args!("{shown} line {line}: this is not UTF-8 text: write it anew"))
+    })?;
     let layer = parse(path, &text)?;
     if !layer.links.is_empty() {
         note_mode(path, &file, notes);
@@ -61,10 +81,10 @@ pub(super) fn read(path: &Path, notes: &mut Vec<String>) -> Result<Layer, Failur
 /// Reads the text of the file at `path`.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Layer, Failure> {
     let contents: Contents = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, &span));
+        let (line, _) = program::place(text, error.span().map_or(0, |span| span.start));
         Failure::config(format_args!("{} line {line}: {}", path.display(), without_strings(error.message())))
     })?;
-    let at = |span: Range<usize>| Origin::Line(path.to_owned(), line_of(text, &span));
+    let at = |span: Range<usize>| Origin::Line(path.to_owned(), program::place(text, span.start).0);
     let one = |value: Spanned<String>| Text { origin: at(value.span()), text: value.into_inner() };
     let all = |values: Vec<Spanned<String>>| values.into_iter().map(one).collect();
     Ok(Layer {
@@ -82,6 +102,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Layer, Failure> {
         config: None,
         log_format: contents.log_format.map(one),
         log_level: contents.log.map(one),
+        timeouts: contents.timeouts.into_iter().map(|(name, time)| (one(name), one(time))).collect(),
     })
 }
 
@@ -93,11 +114,6 @@ fn beside(path: &Path, link_file: Text) -> Text {
 
 fn bare(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
-}
-
-fn line_of(text: &str, span: &Range<usize>) -> usize {
-    let before = text.as_bytes().get(..span.start).unwrap_or(text.as_bytes());
-    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// An error of a wrong type quotes the value, which may be a link; and it may have several lines.

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use gkd_proxy::program::Failure;
+
 use crate::cli::{Listeners, Log, Reach};
-use crate::exit::Failure;
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub(crate) struct Layer {
     pub(crate) log_format: Option<Text>,
     /// Only a file says this in words.
     pub(crate) log_level: Option<Text>,
+    /// Names and times; only a file has them.
+    pub(crate) timeouts: Vec<(Text, Text)>,
 }
 
 impl Layer {
@@ -89,6 +92,7 @@ impl Layer {
             config: one("--config", &reach.config),
             log_format: one("--log-format", &log.log_format),
             log_level: None,
+            timeouts: Vec::new(),
         }
     }
 
@@ -113,6 +117,7 @@ impl Layer {
             config: one("GKD_CONFIG"),
             log_format: one("GKD_LOG_FORMAT"),
             log_level: None,
+            timeouts: Vec::new(),
         }
     }
 }

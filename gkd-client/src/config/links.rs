@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
+use gkd_proxy::program::Failure;
+
 use super::layer::{Origin, Text};
 use super::note_mode;
-use crate::exit::Failure;
 
 /// The most bytes that are read: more links than any client has paths for.
 const MAX_FILE: u64 = 256 * 1024;

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use gkd_core::identity::SecretKey;
+use gkd_proxy::program::Status;
 
 use super::*;
-use crate::exit::Status;
 
 fn link(address: &str) -> String {
     let (server, user) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
@@ -75,6 +76,14 @@ fn the_users_own_file_is_found() {
     let environment = Environment::from([("XDG_CONFIG_HOME", directory.path().to_str().unwrap())]);
     let settings = load_with(Reach::default(), Listeners::default(), environment).unwrap();
     assert_eq!(settings.tunnels, 7);
+}
+
+#[test]
+fn a_files_time_outs_are_read() {
+    let settings = load_file("[timeouts]\ndial = \"2s\"\nhalf_closed = \"90m\"").unwrap();
+    let expected = Duration::from_secs(2);
+    assert_eq!((settings.timeouts.dial, settings.timeouts.half_closed.as_secs()), (expected, 5400));
+    assert_eq!(settings.timeouts.silent, Timeouts::default().silent);
 }
 
 #[test]
@@ -204,6 +213,12 @@ fn the_line_of_a_file_is_named() {
         ("remote = [\"tcp://1:h:2\"]".to_owned(), "c.toml line 1: listeners on the server are not in this"),
         ("via = \"env\"".to_owned(), "c.toml line 1: reaching the server"),
         ("tunnels = 4\ntunnels = 5".to_owned(), "c.toml line 2: duplicate key"),
+        ("[timeouts]\ndail = \"1s\"".to_owned(), "c.toml line 2: unknown time-out \"dail\": there are dial,"),
+        (
+            "[timeouts]\ndial = \"1\"".to_owned(),
+            "c.toml line 2: \"1\" is no time: write a number with its unit",
+        ),
+        ("[timeouts]\n\nsilent = \"1h\"".to_owned(), "c.toml line 3: 1h is out of bounds: write 1s to 10m"),
     ];
     for (content, part) in cases {
         let failure = load_file(&content).unwrap_err();
@@ -216,7 +231,7 @@ fn the_line_of_a_file_is_named() {
 fn a_carrier_of_a_later_version_is_told() {
     let text = link("a:1").replace("gkd://", "gkd+wss://");
     let failure = load_with(flags(&[&text]), Listeners::default(), Environment::default()).unwrap_err();
-    assert_one_sentence(&failure, Status::Config, "gkd+wss:// is not in this version");
+    assert_one_sentence(&failure, Status::Usage, "LINK: the carrier gkd+wss:// is not in this version");
 }
 
 #[test]
@@ -234,8 +249,10 @@ fn the_example_in_the_documentation_is_read() {
     let lines = include_str!("file.rs").lines().skip_while(|line| !line.contains("```toml")).skip(1);
     let example: String = lines
         .take_while(|line| !line.contains("```"))
-        .map(|line| line.trim_start_matches("//! "))
+        .map(|line| line.trim_start_matches("//!"))
         .fold(String::new(), |text, line| text + line + "\n");
     let layer = file::parse(Path::new("c.toml"), &example).unwrap();
     assert_eq!((layer.links.len(), layer.local.len(), layer.bind.len()), (1, 1, 1));
+    assert_eq!(read_timeouts(&layer.timeouts).unwrap(), Timeouts::default());
+    assert_eq!(layer.timeouts.len(), 5);
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gkd_core::{Client, Connection, Server};
+use gkd_proxy::program::Failure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::content::{Content, DIGEST_LEN, Hasher, hex};
 use super::line::Line;
 use super::progress::Progress;
-use crate::exit::Failure;
 
 /// How much content the server makes at a time; a multiple of eight.
 const PIECE: usize = 64 * 1024;

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use gkd_core::identity::{PublicKey, SecretKey};
 use gkd_core::link::Link;
 use gkd_core::proto::handshake::{Reject, RejectCode};
+use gkd_core::proto::packet::CloseCode;
 use gkd_core::{Admission, Server};
 use gkd_proxy::rules::parse_range;
 use gkd_proxy::{Dialer, Exit, RelayConfig, Rules};
@@ -107,6 +109,8 @@ pub(crate) struct TestServer {
     key: PublicKey,
     user: SecretKey,
     address: SocketAddr,
+    server: Arc<Server>,
+    revoked: Arc<AtomicBool>,
     /// Its tasks end with it.
     _runtime: tokio::runtime::Runtime,
 }
@@ -119,24 +123,36 @@ impl TestServer {
     pub(crate) fn start_on(port: u16, key: SecretKey, user: SecretKey) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let known = user.public();
+        let revoked = Arc::new(AtomicBool::new(false));
+        let is_revoked = revoked.clone();
         let server = runtime.block_on(async {
-            let authorise = move |peer: &PublicKey| match *peer == known {
-                true => Ok(Admission::default()),
-                false => Err(Reject::new(RejectCode::UnknownUser)),
-            };
+            let authorise =
+                move |peer: &PublicKey| match *peer == known && !is_revoked.load(Ordering::Relaxed) {
+                    true => Ok(Admission::default()),
+                    false => Err(Reject::new(RejectCode::UnknownUser)),
+                };
             let builder = Server::builder().key(key).listen(("127.0.0.1", port)).authorise(authorise);
-            builder.bind().await.unwrap()
+            Arc::new(builder.bind().await.unwrap())
         });
         let (key, address) = (server.key(), server.local_addr().unwrap());
+        let accepting = server.clone();
         runtime.spawn(async move {
             let rules = Rules::allow([parse_range("127.0.0.0/8").unwrap()]);
             let exit = Arc::new(Exit::new(Dialer::new(rules), RelayConfig::default()));
-            while let Some((connection, _)) = server.accept().await {
+            while let Some((connection, _)) = accepting.accept().await {
                 let exit = exit.clone();
                 tokio::spawn(async move { exit.serve(connection).await });
             }
         });
-        Self { key, user, address, _runtime: runtime }
+        Self { key, user, address, server, revoked, _runtime: runtime }
+    }
+
+    /// Removes the user, as a server does that reads its configuration anew.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Relaxed);
+        for session in self.server.sessions_of(&self.user.public()) {
+            session.close(CloseCode::REVOKED, "");
+        }
     }
 
     pub(crate) fn key(&self) -> PublicKey {

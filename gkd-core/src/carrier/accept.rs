@@ -56,7 +56,7 @@ impl Acceptor {
                 FirstBytes::Tls => self.tls.accept_wire(wire).await?,
                 FirstBytes::Plain => match &self.plain {
                     Some(plain) => plain.accept(wire).await?,
-                    None => return Err(CarrierError::PlainNotTaken),
+                    None => return Err(plain::refuse(wire).await),
                 },
                 FirstBytes::Foreign | FirstBytes::NeedMore => {
                     wire.allow(None);

@@ -45,10 +45,18 @@ pub enum CarrierError {
     /// The other end closed the connection before its handshake was done.
     #[error("the other end closed the connection during the handshake")]
     Closed,
-    /// Client: the server closed the connection upon the unencrypted carrier.
+    /// Client: the server takes encrypted tunnels only.
     #[error(
-        "the server closed the connection: it may not take the unencrypted carrier, \
-         which both ends must ask for by name"
+        "{server} does not take the unencrypted carrier, which both ends must ask for by name: \
+         take a gkd:// link without --plain, or start the server with gkd-server run --plain"
+    )]
+    PlainRefused {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+    },
+    /// Client: the server closed the connection upon the unencrypted carrier, without a word.
+    #[error(
+        "the server closed the connection without an answer: it may not speak gkd, check the link's host and port"
     )]
     PlainClosed,
     /// Server: the client asks for the unencrypted carrier.
@@ -81,7 +89,9 @@ impl CarrierError {
     /// The same error with the server called by this name, as the link has it, instead of its address.
     #[must_use]
     pub fn at(mut self, name: impl std::fmt::Display) -> Self {
-        if let Self::WrongKey { server, .. } | Self::NotGkd { server, .. } = &mut self {
+        if let Self::WrongKey { server, .. } | Self::NotGkd { server, .. } | Self::PlainRefused { server } =
+            &mut self
+        {
             *server = format!("the server at {name}");
         }
         self

@@ -21,6 +21,14 @@
 //! challenge from every other connection, the server's key from every other server. The `Hello` that follows
 //! must name the session and tunnel that were signed: [`Carrier::check_hello`]. The server only says its key;
 //! who needs it proved uses TLS. A client that knows the server's key goes no further with another.
+//!
+//! A server that does not take this carrier answers the preface with 15 other bytes, and closes:
+//!
+//! ```text
+//! server  ->  "gkd/1 no plain\n"                                               15 bytes, the refusal
+//! ```
+//!
+//! A challenge that begins so by chance does not come about: one in 2^120 would.
 
 use gkd_proto::id::{PeerId, SessionId, TunnelId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +39,9 @@ use crate::identity::{self, KEY_LEN, SIGNATURE_LEN, SecretKey};
 
 /// What a client says first. Begins neither like TLS (0x16) nor like HTTP.
 pub const PREFACE: &[u8; 12] = b"gkd/1 plain\n";
+
+/// What a server says that does not take this carrier. Shorter than a challenge, which it stands in place of.
+const REFUSAL: &[u8; 15] = b"gkd/1 no plain\n";
 
 /// What the signed bytes begin with.
 const CONTEXT: &[u8; 44] = b"gkd/1 plain: the client's proof of its key\n\0";
@@ -46,8 +57,9 @@ type Challenge = [u8; CHALLENGE_LEN];
 /// No deadline of its own; not cancellation safe: dropped half-way, the connection is gone.
 ///
 /// # Errors
-/// [`CarrierError::WrongKey`] when the server says another key, [`CarrierError::PlainClosed`] when it closes
-/// the connection, and whatever may befall one.
+/// [`CarrierError::WrongKey`] when the server says another key, [`CarrierError::PlainRefused`] when it does not
+/// take this carrier, [`CarrierError::PlainClosed`] when it closes the connection without a word, and whatever
+/// may befall one.
 pub async fn connect(
     io: impl Into<Wire>,
     key: &SecretKey,
@@ -58,11 +70,17 @@ pub async fn connect(
     let mut wire = io.into();
     wire.write_all(PREFACE).await?;
     wire.flush().await?;
-    let mut answer = [0; CHALLENGE_LEN + KEY_LEN];
-    wire.read_exact(&mut answer).await.map_err(|error| match error.into() {
+    let closed = |error: std::io::Error| match error.into() {
         CarrierError::Closed => CarrierError::PlainClosed,
         other => other,
-    })?;
+    };
+    let mut answer = [0; CHALLENGE_LEN + KEY_LEN];
+    let (start, rest) = answer.split_at_mut(REFUSAL.len());
+    wire.read_exact(start).await.map_err(closed)?;
+    if *start == REFUSAL[..] {
+        return Err(CarrierError::PlainRefused { server: server_at(wire.peer_addr()) });
+    }
+    wire.read_exact(rest).await.map_err(closed)?;
     let (challenge, said): (Challenge, _) = halves(answer);
     let got = PeerId(said);
     if let Some(expected) = server.filter(|expected| *expected != got) {
@@ -76,6 +94,16 @@ pub async fn connect(
     wire.write_all(&message).await?;
     wire.flush().await?;
     Ok(Carrier::bare(wire, CarrierKind::Plain, got, Some(proof.claim)))
+}
+
+/// Server: refuses a client whose preface was read, and says so: a connection that only closes looks like a
+/// network that fails, which is dialled again for ever.
+pub(super) async fn refuse(mut wire: Wire) -> CarrierError {
+    // The client may be gone; it is refused either way.
+    if wire.write_all(REFUSAL).await.is_ok() {
+        wire.shutdown().await.ok();
+    }
+    CarrierError::PlainNotTaken
 }
 
 /// Server: takes clients on the unencrypted carrier. Cheap to clone.

@@ -182,7 +182,13 @@ async fn the_unencrypted_carrier_is_not_taken_unasked() {
     let dial = dial_of(CarrierKind::Plain, &key);
     let (near, far) = tokio::join!(connect(near, &dial, deadline), acceptor.accept(far, deadline));
     assert!(matches!(far, Err(CarrierError::PlainNotTaken)));
-    assert!(near.unwrap_err().to_string().contains("both ends must ask for"));
+    let error = near.unwrap_err().at("server.example:1");
+    assert!(matches!(error, CarrierError::PlainRefused { .. }), "{error:?}");
+    let words = error.to_string();
+    assert!(
+        words.starts_with("the server at server.example:1 does not take") && words.contains("--plain"),
+        "{words}"
+    );
 }
 
 #[tokio::test]

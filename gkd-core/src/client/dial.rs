@@ -51,7 +51,9 @@ impl std::fmt::Display for Path {
 #[non_exhaustive]
 pub enum TunnelDialError {
     /// The server's name has no address.
-    #[error("the server's name {name} does not resolve: {source}")]
+    #[error(
+        "the server's name {name} does not resolve ({source}): check the link's host, and this machine's network"
+    )]
     Resolve {
         /// The name.
         name: String,
@@ -118,7 +120,10 @@ impl TunnelDialError {
             }
             Self::Carrier(error) => matches!(
                 error,
-                CarrierError::WrongKey { .. } | CarrierError::NotSupported(_) | CarrierError::NoServerKey
+                CarrierError::WrongKey { .. }
+                    | CarrierError::PlainRefused { .. }
+                    | CarrierError::NotSupported(_)
+                    | CarrierError::NoServerKey
             ),
             _ => false,
         }

@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use gkd_proto::budget::Reservation;
 use gkd_proto::error::{DialTunnelError, WelcomeError};
 use gkd_proto::handshake::{Hello, Reject, Welcome};
 use gkd_proto::id::{BootId, PeerId, SessionId, Side, TunnelId};
@@ -80,16 +81,18 @@ impl fmt::Debug for TunnelManager {
 }
 
 impl TunnelManager {
-    /// A session without a tunnel, and the task that keeps its time until it has ended.
+    /// A session without a tunnel, and the task that keeps its time until it has ended. `memory` is the session's part
+    /// of what the process has for all.
     pub(crate) fn spawn(
         config: Arc<SessionConfig>,
         side: Side,
         id: SessionId,
         peer: PeerId,
+        memory: Reservation,
         accepted: Arc<AcceptQueue>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
-        let session = Session::new(config, side, id, new_seed(), Instant::now());
+        let session = Session::new(config, side, id, new_seed(), Instant::now()).within(memory);
         let manager = Arc::new(Self {
             id,
             side,

@@ -32,6 +32,10 @@ const MAX_HALF_OPEN: usize = 1024;
 /// Half-open connections of one address, where nothing else is asked for.
 const MAX_HALF_OPEN_PER_ADDRESS: usize = 256;
 
+/// What sessions may hold and promise together, where nothing else is asked for: 256 of them as they begin, in
+/// bytes.
+const MEMORY: u64 = 1024 * 1024 * 1024;
+
 /// How long a handshake may take, from the first byte to the Welcome.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -63,6 +67,7 @@ pub struct ServerBuilder {
     on_session: Arc<OnSession>,
     config: SessionConfig,
     options: SocketOptions,
+    memory: u64,
     max_sessions: usize,
     max_sessions_per_peer: usize,
     half_open: HalfOpenLimits,
@@ -81,6 +86,7 @@ impl Default for ServerBuilder {
             on_session: Arc::new(|_, _| ()),
             config: SessionConfig::default(),
             options: SocketOptions::default(),
+            memory: MEMORY,
             max_sessions: MAX_SESSIONS,
             max_sessions_per_peer: MAX_SESSIONS_PER_PEER,
             half_open: HalfOpenLimits { most: MAX_HALF_OPEN, most_of_address: MAX_HALF_OPEN_PER_ADDRESS },
@@ -160,6 +166,18 @@ impl ServerBuilder {
         self
     }
 
+    /// What all sessions together may hold and promise, in bytes of charge and of payload that waits to be sent; 1 GiB
+    /// by default. A session begins with its [`session_window`](SessionConfig::session_window); a client for whose
+    /// session that is not left is told that the server is busy. When little is left, windows and send buffers stop
+    /// growing, and transfers are slower.
+    ///
+    /// It is not all of the process's memory: read buffers that are held by a part of them may make what arrived
+    /// up to five times as large for a while, and each connection, tunnel and session has some records.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
     /// Connections that have not proved a key yet: in all, 1,024 by default, and of one address, 256 by default.
     /// For one above, the oldest of the address that has most, or of its own, is closed.
     pub fn max_half_open(mut self, all: usize, of_one_address: usize) -> Self {
@@ -199,6 +217,7 @@ impl ServerBuilder {
             on_session: self.on_session,
             config: self.config.clamped(),
             options: self.options,
+            memory: self.memory,
             max_sessions: self.max_sessions,
             max_sessions_per_peer: self.max_sessions_per_peer,
             half_open: self.half_open,

@@ -15,7 +15,7 @@ use super::{Inner, Stage};
 use crate::carrier::{Carrier, Incoming};
 use crate::handshake::{read_hello, say_reject, say_welcome};
 use crate::manager::{Phase, TunnelGuard, TunnelManager};
-use crate::registry::SessionLimits;
+use crate::registry::{SessionLimits, busy};
 use crate::session::SessionHandle;
 use crate::tunnel;
 
@@ -114,9 +114,13 @@ fn admit(
     // An ended session may still stand under its name for a moment; the second try makes its own.
     for _ in 0..2 {
         let entered = inner.registry.enter(peer, hello.session, must_exist, limits, || {
+            let memory = inner.memory.reserve(config.least_memory()).map_err(|error| {
+                tracing::debug!(%error, "no new session");
+                busy("it has no memory left for another session")
+            })?;
             let (accepted, runtime) = (inner.accepted.clone(), inner.runtime.clone());
             let (side, id) = (Side::Server, hello.session);
-            TunnelManager::spawn(config.clone(), side, id, peer, accepted, runtime)
+            Ok(TunnelManager::spawn(config.clone(), side, id, peer, memory, accepted, runtime))
         })?;
         let manager = entered.manager;
         if entered.new {

@@ -51,6 +51,17 @@ async fn hello(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_unencrypted_tunnel_says_so_for_good() {
+    let server = Server::builder().listen("127.0.0.1:0").bind().await.unwrap();
+    let plain = Client::builder().address(server.local_addr().unwrap()).carrier(CarrierKind::Plain);
+    // Waiting for the network is no help: it is there.
+    let refused = within("refusal", plain.wait_for_network(true).connect()).await.unwrap_err();
+    let Error::Dial(error) = refused else { panic!("{refused}") };
+    assert!(error.is_final(), "{error}");
+    assert!(matches!(&*error, TunnelDialError::Carrier(CarrierError::PlainRefused { .. })), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_not_known_is_refused_and_told_so() {
     let user = SecretKey::generate();
     let allowed = user.public();

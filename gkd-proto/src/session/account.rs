@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::receive::ReceiveHalf;
+use crate::budget::Reservation;
 use crate::config::SessionConfig;
 use crate::credit::ReceiveWindow;
 use crate::error::Violation;
@@ -23,6 +24,8 @@ pub(super) struct SessionAccount {
     shares: u64,
     most: u64,
     most_connection: u64,
+    /// What the process has for this session: its window, and what it has to send.
+    pub(super) memory: Reservation,
     /// Credit of the session is to be told.
     pub(super) credit_due: bool,
     /// Since when the other end waits for credit of the session that this end cannot give.
@@ -37,6 +40,7 @@ impl SessionAccount {
             shares: 0,
             most: config.max_session_window,
             most_connection: config.max_connection_window,
+            memory: Reservation::default(),
             credit_due: false,
             blocked_since: None,
         }
@@ -55,6 +59,11 @@ impl SessionAccount {
     /// Charge that arrived, or must have been taken, and was not consumed.
     pub(super) fn unread(&self) -> u64 {
         self.implied - self.window.consumed()
+    }
+
+    /// More than half of what may be unread is.
+    pub(super) fn is_behind(&self) -> bool {
+        self.unread() > self.window.window() / 2
     }
 
     /// The implied charge of one connection rose by `amount`, its ring holding what arrived.
@@ -128,6 +137,12 @@ impl SessionAccount {
         }
     }
 
+    /// The session has ended: nothing more comes, so memory is needed for what is unread alone.
+    pub(super) fn release_memory(&mut self) {
+        let needed = self.unread().min(self.memory.reserved());
+        self.memory.shrink(self.memory.reserved() - needed);
+    }
+
     /// A connection is forgotten, or will receive nothing more: its share is free again.
     pub(super) fn release(&mut self, receive: &mut ReceiveHalf) {
         self.shares -= std::mem::take(&mut receive.share);
@@ -138,14 +153,18 @@ impl SessionAccount {
         let window = (2 * receive.window.window()).min(self.most_connection);
         receive.window.grow_to(now, window);
         // The session grows with what its connections need, so that half of what is free is enough.
-        while self.free_for(receive) / 2 < window && self.window.window() < self.most {
-            self.grow(now, 2 * self.window.window());
-        }
+        while self.free_for(receive) / 2 < window && self.grow(now, 2 * self.window.window()) {}
     }
 
-    fn grow(&mut self, now: Instant, window: u64) {
-        self.window.grow_to(now, window.min(self.most));
-        self.grant();
+    /// Whether it grew: neither its own bound nor the process's memory was in the way.
+    fn grow(&mut self, now: Instant, window: u64) -> bool {
+        let more = window.min(self.most).saturating_sub(self.window.window());
+        let grows = more > 0 && self.memory.grow(more);
+        if grows {
+            self.window.grow_to(now, self.window.window() + more);
+            self.grant();
+        }
+        grows
     }
 
     fn grant(&mut self) {

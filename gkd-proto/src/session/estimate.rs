@@ -8,6 +8,10 @@ use super::PathSample;
 /// How long the minimum of the round trip and the maximum of the rate are remembered; twice this at the most.
 const MEMORY: Duration = Duration::from_secs(5);
 
+/// A delivery of fewer bytes says how much there was to send rather than how fast the tunnel is: it counts only
+/// where it was faster than all that is known.
+const LEAST_DELIVERY: u64 = 16 * 1024;
+
 /// Round trip of one tunnel by our own acknowledgements: RFC 6298's smoothing, and a recent minimum.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RoundTrip {
@@ -47,6 +51,9 @@ impl Rate {
     pub(super) fn sample(&mut self, now: Instant, bytes: u64, elapsed: Duration) {
         let nanos = elapsed.as_nanos().max(1_000);
         let rate = u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX >> 8);
+        if bytes < LEAST_DELIVERY && self.get().is_none_or(|known| rate <= known) {
+            return;
+        }
         self.recent = Some(match self.recent {
             None => (rate, rate, now),
             Some((this, _, start)) if now.saturating_duration_since(start) > MEMORY => (rate, this, now),
@@ -89,19 +96,32 @@ mod tests {
         let start = Instant::now();
         let (mut round_trip, mut rate) = (RoundTrip::default(), Rate::default());
         round_trip.sample(start, Duration::from_millis(10));
-        rate.sample(start, 1000, Duration::from_secs(1));
+        rate.sample(start, 1_000_000, Duration::from_secs(1));
         for second in 1..=20 {
             let now = start + Duration::from_secs(second);
             round_trip.sample(now, Duration::from_millis(50));
-            rate.sample(now, 100, Duration::from_secs(1));
+            rate.sample(now, 100_000, Duration::from_secs(1));
             let old = second <= 5;
             assert_eq!(
                 round_trip.minimum() == Some(Duration::from_millis(10)),
                 old || second < 12,
                 "{second}"
             );
-            assert_eq!(rate.get() == Some(1000), old || second < 12, "{second}");
+            assert_eq!(rate.get() == Some(1_000_000), old || second < 12, "{second}");
         }
+    }
+
+    #[test]
+    fn what_is_sent_now_and_then_says_nothing_of_the_rate() {
+        let now = Instant::now();
+        let mut rate = Rate::default();
+        rate.sample(now, 100, Duration::from_millis(50));
+        assert_eq!(rate.get(), None);
+        rate.sample(now, 50_000, Duration::from_millis(50));
+        rate.sample(now, 100, Duration::from_millis(50));
+        assert_eq!(rate.get(), Some(1_000_000));
+        rate.sample(now, 10_000, Duration::from_millis(5));
+        assert_eq!(rate.get(), Some(2_000_000));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::id::ConnectionId;
 use crate::packet::{Datagram, DialError, MAX_DESTINATION, MAX_PAYLOAD, ResetCode};
 
 /// However much is queued in the session, a connection that queues nothing accepts so much, in bytes.
-const MIN_SEND_BUFFER: u64 = 4 * 1024;
+pub(super) const MIN_SEND_BUFFER: u64 = 4 * 1024;
 
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +87,13 @@ impl<'a> ConnectionMut<'a> {
             return Err(StreamError::Finished);
         }
         let room = limit.saturating_sub(connection.send.queued());
-        let accepted = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
-        connection.send.writer_waits = accepted < wanted;
+        let queued = connection.send.queued();
+        let accepted = self.session.memory_to_send(room.min(wanted as u64), queued);
+        // At most what was wanted, which is a usize.
+        let accepted = accepted as usize;
+        if let Some(connection) = self.state() {
+            connection.send.writer_waits = accepted < wanted;
+        }
         Ok(accepted)
     }
 
@@ -176,6 +181,7 @@ impl<'a> ConnectionMut<'a> {
         if result.is_err() {
             connection.stage = Stage::Refused;
             session.queued -= connection.send.clear();
+            session.release_send_memory();
             if session.is_closed() {
                 // There is nobody to tell it to.
                 session.connections.remove(&id);

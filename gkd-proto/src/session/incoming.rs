@@ -18,9 +18,14 @@ use crate::packet::{
     Account, Blocked, Close, Connect, Connected, Credit, Data, Datagram, Finish, Packet, Reset, ResetCode,
 };
 
-/// A payload that is kept is at least this part of what the read buffer's capacity was when its turn began. The
-/// allocation behind that may be larger, where earlier packets were split off its front.
-const PINNED: usize = 8;
+/// A payload that is kept is at least this part of the read buffer's capacity when its turn began, so that what
+/// was granted holds no more than this many times its size; a driver's buffer whose front was split off before may
+/// double that.
+const PINNED: usize = 4;
+
+/// While more than half of the session's window is unread, nobody reads much, and what is kept has to be half of the
+/// buffer at least: a copy costs little then, and a buffer that lies around much.
+const PINNED_BEHIND: usize = 2;
 
 impl Session {
     /// Bytes arrived on `tunnel`: takes every whole packet from the front of `buf` and leaves the rest, which
@@ -96,7 +101,11 @@ impl Session {
             session.connections.get_mut(&id).and_then(|c| c.receive.held_mut(number).map(|held| held.len()))
         };
         let total: usize = taken.iter().filter_map(|key| kept(self, *key)).sum();
-        let least = if 2 * total < memory { usize::MAX } else { memory / PINNED };
+        let least = match 2 * total < memory {
+            true => usize::MAX,
+            false if self.account.is_behind() => memory / PINNED_BEHIND,
+            false => memory / PINNED,
+        };
         for (id, number) in taken.drain(..) {
             let connection = self.connections.get_mut(&id);
             if let Some(held) = connection.and_then(|connection| connection.receive.held_mut(number))

@@ -14,6 +14,7 @@ mod event;
 mod handle;
 mod hash;
 mod incoming;
+mod memory;
 mod once;
 mod outgoing;
 mod receive;
@@ -96,7 +97,8 @@ pub struct PathSample {
 /// # Bounds
 /// Memory for what arrives is bounded by the credit that was granted
 /// ([`max_session_window`](SessionConfig::max_session_window)), for what is sent by
-/// [`send_queue`](SessionConfig::send_queue) and [`send_budget`](SessionConfig::send_budget), records by the
+/// [`send_queue`](SessionConfig::send_queue) and [`send_budget`](SessionConfig::send_budget), both also by a
+/// [`MemoryBudget`](crate::MemoryBudget) that many sessions share ([`within`](Self::within)), records by the
 /// numbers of connections and tunnels. A call does work in proportion to the bytes that it is given, or to
 /// the number of tunnels; [`handle_timeout`](Self::handle_timeout) looks at every connection, once in
 /// five seconds.
@@ -144,6 +146,8 @@ pub struct Session {
     /// Bytes and packets written and not acknowledged, those of unsettled dead tunnels too.
     held_bytes: u64,
     held_packets: usize,
+    /// What of the process's memory is reserved for `queued` and `held_bytes`.
+    send_memory: u64,
 
     account: SessionAccount,
     /// Bytes of datagrams that arrived and were not taken.
@@ -195,6 +199,7 @@ impl Session {
             queued: 0,
             held_bytes: 0,
             held_packets: 0,
+            send_memory: 0,
             account: SessionAccount::new(&config),
             datagrams_held: 0,
             events: VecDeque::new(),
@@ -354,6 +359,8 @@ impl Session {
         self.held_bytes = 0;
         self.held_packets = 0;
         self.queued = 0;
+        self.release_send_memory();
+        self.account.release_memory();
         self.ended = Some(farewell);
         self.events.push_back(Event::Closed { cause });
         let tunnels: Vec<_> = self.tunnels.keys().copied().collect();
@@ -419,6 +426,7 @@ impl Session {
         self.queued -= connection.send.clear();
         connection.receive.count_only();
         self.account.release(&mut connection.receive);
+        self.release_send_memory();
     }
 
     fn forget_if_over(&mut self, id: ConnectionId) {

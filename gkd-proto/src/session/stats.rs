@@ -46,6 +46,8 @@ pub struct SessionStats {
     pub charged_there: u64,
     /// What all connections together may still send, in charge.
     pub credit: u64,
+    /// What is reserved of the process's memory, in bytes.
+    pub memory: u64,
 }
 
 /// Figures of one tunnel.
@@ -115,6 +117,7 @@ impl Session {
             charged: self.send_credit.charged(),
             charged_there: self.account.implied(),
             credit: self.send_credit.available(),
+            memory: self.account.memory.reserved(),
         }
     }
 }

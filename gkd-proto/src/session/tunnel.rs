@@ -11,8 +11,11 @@ use super::estimate::Estimate;
 use super::event::DropReason;
 use crate::id::{ConnectionId, PacketNumber, TunnelId};
 
-/// The longest that a counted packet waits for its acknowledgement at the receiver.
+/// The longest that a counted packet waits for its acknowledgement at the receiver. It waits for a quarter of the
+/// round trip where that is less: a sender cannot use a line whose acknowledgements come much later than they could.
 pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
+/// … but not for less than this, nor longer where no round trip is known: an idle machine's timers cost more.
+const MIN_ACK_DELAY: Duration = Duration::from_millis(5);
 /// So many bytes are acknowledged together, or what the tunnel carries in [`ACK_SPAN`] if that is more.
 const ACK_BYTES: u64 = 64 * 1024;
 const ACK_SPAN: Duration = Duration::from_millis(2);
@@ -240,12 +243,16 @@ impl Tunnel {
         true
     }
 
-    /// The most that this tunnel may hold unacknowledged: two of its rate times round trip.
+    /// The most that this tunnel may hold unacknowledged: two of its rate times the time until an acknowledgement
+    /// is back. While the bound is what limits the rate, that doubles it with every round.
     pub(super) fn in_flight_limit(&self) -> u64 {
         let (Some(rate), Some(round_trip)) = (self.estimate.rate.get(), self.estimate.round_trip()) else {
             return MIN_IN_FLIGHT;
         };
-        product(rate, 2 * (round_trip + SLACK)).max(MIN_IN_FLIGHT)
+        // The other end acknowledges by this end's rules.
+        let gathered = Duration::from_secs_f64(ACK_BYTES as f64 / rate.max(1) as f64).max(ACK_SPAN);
+        let back = round_trip + gathered.min(ack_delay(Some(round_trip))) + SLACK;
+        product(rate, 2 * back).max(MIN_IN_FLIGHT)
     }
 
     /// It holds as much as it may.
@@ -323,7 +330,8 @@ impl Tunnel {
 
     /// When the acknowledgement is due at the latest.
     pub(super) fn ack_deadline(&self) -> Option<Instant> {
-        if self.ack_due { None } else { self.first_untold.map(|first| first + ACK_DELAY) }
+        let delay = ack_delay(self.estimate.round_trip());
+        if self.ack_due { None } else { self.first_untold.map(|first| first + delay) }
     }
 
     /// When an acknowledgement has been due for so long that nothing seems to go out on this tunnel.
@@ -377,6 +385,11 @@ impl Tunnel {
     pub(super) fn owes(&self) -> bool {
         self.ping.is_some() || !self.in_flight.is_empty()
     }
+}
+
+/// How long an acknowledgement waits for more to acknowledge, on a tunnel of this round trip.
+fn ack_delay(round_trip: Option<Duration>) -> Duration {
+    round_trip.map_or(MIN_ACK_DELAY, |round_trip| (round_trip / 4).clamp(MIN_ACK_DELAY, ACK_DELAY))
 }
 
 /// What flows at `rate` bytes per second in `time`.

@@ -61,6 +61,39 @@ async fn each_failure_is_told() {
     }
 }
 
+#[tokio::test]
+async fn rules_that_come_to_forbid_a_destination_reset_its_connections_and_no_other() {
+    let allow =
+        |words: &[&str]| Rules::allow(words.iter().map(|words| crate::rules::parse_range(words).unwrap()));
+    let dialer = Dialer::new(allow(&["127.0.0.1", "127.0.0.2"]));
+    let exit = Arc::new(Exit::new(dialer, RelayConfig::default()));
+    let mut running = Vec::new();
+    for ip in ["127.0.0.1", "127.0.0.2"] {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let (near, far) = memory::pair(to(&listener.local_addr().unwrap().to_string()));
+        let exit = exit.clone();
+        let served = tokio::spawn(async move { exit.serve(far).await });
+        running.push((near, listener.accept().await.unwrap().0, served));
+    }
+    // New rules that allow what the old ones did touch nothing.
+    exit.set_rules(allow(&["127.0.0.0/8"]));
+    exit.set_rules(allow(&["127.0.0.2"]));
+
+    let (near, mut destination, served) = running.remove(0);
+    near.until_reset().await;
+    let error = destination.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(matches!(served.await.unwrap(), Err(ExitError::Forbidden(..))));
+
+    let (near, mut destination, _served) = running.remove(0);
+    near.write(b"x").await.unwrap();
+    assert_eq!(destination.read_u8().await.unwrap(), b'x');
+    // What is dialled from now on goes by the new rules.
+    let (near, far) = memory::pair(to("127.0.0.1:9"));
+    exit.serve(far).await.unwrap_err();
+    assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Denied))));
+}
+
 /// A resolver that never answers.
 struct Mute;
 
@@ -110,4 +143,31 @@ async fn one_destination_that_hangs_disturbs_no_other() {
     let (near, far) = memory::pair(to(&listener.local_addr().unwrap().to_string()));
     tokio::spawn(async move { exit.serve(far).await });
     tokio::time::timeout(Duration::from_secs(5), near.connected()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn at_the_limit_a_peer_is_told_so_and_those_that_end_make_room() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = to(&listener.local_addr().unwrap().to_string());
+    let exit = Arc::new(exit().within(DialLimit::new(2)));
+    let serve = |far| {
+        let exit = exit.clone();
+        tokio::spawn(async move { exit.serve(far).await })
+    };
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let (near, far) = memory::pair(address.clone());
+        open.push((serve(far), near));
+        open.last().unwrap().1.connected().await.unwrap();
+    }
+    let (near, far) = memory::pair(address.clone());
+    let error = serve(far).await.unwrap().unwrap_err();
+    assert!(matches!(error, ExitError::Busy(_)), "{error}");
+    assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Busy))));
+    let (served, near) = open.pop().unwrap();
+    near.reset(ResetCode::APPLICATION);
+    served.await.unwrap().ok();
+    let (near, far) = memory::pair(address);
+    serve(far);
+    near.connected().await.unwrap();
 }

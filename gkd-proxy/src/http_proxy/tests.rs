@@ -1,40 +1,14 @@
 use gkd_core::proto::packet::{DialError, ResetCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinHandle;
 
 use super::*;
 use crate::connection::VirtualConnection;
 use crate::destination::Destination;
-use crate::memory::{self, Memory, NoTunnel};
-use crate::relay::RelayConfig;
-use crate::slots::Slots;
-
-/// A program that talks to the proxy, the far ends of its connections, and the service.
-struct Served {
-    program: TcpStream,
-    far: UnboundedReceiver<Memory>,
-    service: JoinHandle<()>,
-}
+use crate::memory::{Memory, NoTunnel};
+use crate::served::{self, Served};
 
 async fn served(credentials: Option<Credentials>, strict: bool) -> Served {
-    let (opener, far) = memory::opener();
-    let (program, service) = served_by(opener, credentials, strict).await;
-    Served { program, far, service }
-}
-
-async fn served_by<O: Opener>(
-    opener: O,
-    credentials: Option<Credentials>,
-    strict: bool,
-) -> (TcpStream, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let program = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let socket = listener.accept().await.unwrap().0;
-    let outlet = Arc::new(Outlet::new(opener, Duration::from_secs(10), RelayConfig::default()));
-    let slot = Slots::new(1, Duration::from_secs(10)).enter();
-    (program, tokio::spawn(serve(socket, credentials, strict, slot, outlet)))
+    served::served(move |socket, slot, outlet| serve(socket, credentials, strict, slot, outlet)).await
 }
 
 /// Reads up to the end of a head, and not beyond it.
@@ -49,10 +23,6 @@ macro_rules! read_head {
 }
 
 impl Served {
-    async fn send(&mut self, words: &str) {
-        self.program.write_all(words.as_bytes()).await.unwrap();
-    }
-
     /// The head of an answer, in small letters.
     async fn head(&mut self) -> String {
         read_head!([self.program.read_u8().await.unwrap()])
@@ -70,16 +40,6 @@ impl Served {
         let len = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         self.body(len.map_or(0, |len| len.parse().unwrap())).await;
         head.split(' ').nth(1).unwrap().parse().unwrap()
-    }
-
-    async fn far(&mut self) -> Memory {
-        self.far.recv().await.unwrap()
-    }
-
-    async fn expect_nothing_opened(mut self) {
-        drop(self.program);
-        self.service.await.unwrap();
-        assert!(self.far.recv().await.is_none(), "a connection was opened");
     }
 }
 
@@ -421,7 +381,9 @@ async fn user_and_password_are_asked_for() {
 #[tokio::test]
 async fn without_a_tunnel_the_answer_is_a_failure_in_time() {
     for request in ["CONNECT a.example:443 HTTP/1.1\r\n\r\n", "GET http://a.example/ HTTP/1.1\r\n\r\n"] {
-        let (mut program, _service) = served_by(NoTunnel, None, false).await;
+        let (mut program, _service) =
+            served::served_by(NoTunnel, |socket, slot, outlet| serve(socket, None, false, slot, outlet))
+                .await;
         program.write_all(request.as_bytes()).await.unwrap();
         tokio::time::pause();
         let mut answer = [0; 12];

@@ -1,58 +1,25 @@
-use std::time::Duration;
+use std::sync::Arc;
 
 use gkd_core::proto::packet::{DialError, ResetCode};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinHandle;
 
 use super::*;
 use crate::connection::VirtualConnection;
 use crate::destination::Destination;
-use crate::memory::{self, Memory, NoTunnel};
-use crate::relay::RelayConfig;
-use crate::slots::Slots;
+use crate::memory::NoTunnel;
+use crate::served::{self, Served};
 
 const HELLO: &[u8] = &[5, 1, 0];
 const CONNECT: &[u8] = b"\x05\x01\x00\x03\x0bexample.com\x01\xbb";
 
-fn outlet<O: Opener>(opener: O) -> Outlet<O> {
-    Outlet::new(opener, Duration::from_secs(10), RelayConfig::default())
-}
-
-/// A program that talks to a served socket, the far ends of its connections, and the service.
-struct Served {
-    program: TcpStream,
-    far: UnboundedReceiver<Memory>,
-    service: JoinHandle<()>,
-}
-
 async fn served(credentials: Option<Credentials>, strict: bool) -> Served {
-    let (opener, far) = memory::opener();
-    let (program, service) = served_by(opener, credentials, strict).await;
-    Served { program, far, service }
-}
-
-async fn served_by<O: Opener>(
-    opener: O,
-    credentials: Option<Credentials>,
-    strict: bool,
-) -> (TcpStream, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let program = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let socket = listener.accept().await.unwrap().0;
-    let service = tokio::spawn(async move {
-        let slot = Slots::new(1, Duration::from_secs(10)).enter();
-        serve(socket, credentials.as_ref(), strict, slot, &outlet(opener)).await;
-    });
-    (program, service)
+    let serve = move |socket, slot, outlet: Arc<_>| async move {
+        serve(socket, credentials.as_ref(), strict, slot, &outlet).await;
+    };
+    served::served(serve).await
 }
 
 impl Served {
-    async fn send(&mut self, bytes: &[u8]) {
-        self.program.write_all(bytes).await.unwrap();
-    }
-
     async fn expect(&mut self, bytes: &[u8]) {
         let mut read = vec![0; bytes.len()];
         self.program.read_exact(&mut read).await.unwrap();
@@ -65,16 +32,6 @@ impl Served {
 
     async fn expect_end(&mut self) {
         assert_eq!(self.program.read_to_end(&mut Vec::new()).await.unwrap(), 0);
-    }
-
-    async fn far(&mut self) -> Memory {
-        self.far.recv().await.unwrap()
-    }
-
-    async fn expect_nothing_opened(mut self) {
-        drop(self.program);
-        self.service.await.unwrap();
-        assert!(self.far.recv().await.is_none(), "a connection was opened");
     }
 }
 
@@ -162,7 +119,10 @@ async fn a_failed_dial_shows_as_a_reset_where_the_answer_was_success() {
 
 #[tokio::test]
 async fn without_a_tunnel_the_answer_is_a_failure_in_time() {
-    let (mut program, service) = served_by(NoTunnel, None, false).await;
+    let (mut program, service) = served::served_by(NoTunnel, |socket, slot, outlet| async move {
+        serve(socket, None, false, slot, &outlet).await;
+    })
+    .await;
     program.write_all(&[HELLO, CONNECT].concat()).await.unwrap();
     let mut answer = [0; 2];
     program.read_exact(&mut answer).await.unwrap();

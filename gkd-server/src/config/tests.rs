@@ -26,6 +26,8 @@ public = "server.example:9990,[2001:db8::1]:1-2"
 allow = ["10.0.0.0/8", "::1", "192.168.1.1/24"]
 congestion = "cubic"
 plain = true
+[timeouts]
+dial = "5s"
 [limits]
 sessions = 10
 sessions_per_user = 2
@@ -43,7 +45,7 @@ key = "{OTHER}"
     ));
     // An apostrophe is none of the characters of a name.
     let words = config.unwrap_err().0[0].to_string();
-    assert!(words.starts_with("line 18, column 8: "), "{words}");
+    assert!(words.starts_with("line 20, column 8: "), "{words}");
 
     let config = Config::parse(&format!(
         "listen = [\"[::]:9990-9992\"]\nallow = [\"192.168.1.1/24\"]\ncongestion = \"cubic\"\nplain = true\n\
@@ -63,7 +65,7 @@ key = "{OTHER}"
 #[test]
 fn what_is_left_out_has_its_default() {
     let config = Config::parse("# nothing\n").unwrap();
-    assert_eq!(config.limits, Limits::default());
+    assert_eq!((config.limits, config.timeouts), (Limits::default(), Timeouts::default()));
     assert!(config.listen.is_empty() && config.users.is_empty() && config.public.is_none() && !config.plain);
     assert_eq!(config.congestion, Congestion::Auto);
 }
@@ -117,6 +119,18 @@ fn values_that_are_wrong_name_their_place_all_at_once() {
 }
 
 #[test]
+fn time_outs_are_read_and_name_the_line_and_the_mend() {
+    let config = Config::parse("[timeouts]\ndial = \"5s\"\nresume = \"2m\"\n").unwrap();
+    assert_eq!((config.timeouts.dial.as_secs(), config.session().resume_for.as_secs()), (5, 120));
+    let words = problem("[timeouts]\ndail = \"5s\"\n");
+    assert!(words.starts_with("line 2, column 1: unknown time-out \"dail\": there are dial"), "{words}");
+    let words = problem("[timeouts]\ndial = \"5\"\n");
+    assert!(words.starts_with("line 2, column 8: ") && words.contains("such as 10s"), "{words}");
+    assert!(problem("[timeouts]\nsilent = \"1h\"\n").ends_with("1h is out of bounds: write 1s to 10m"));
+    assert!(problem("[timeouts]\nsilent = 5\n").starts_with("line 2, column 10: invalid type"));
+}
+
+#[test]
 fn users_stand_once() {
     let twice =
         format!("[[user]]\nname = \"a\"\nkey = \"{KEY}\"\n[[user]]\nname = \"a\"\nkey = \"{OTHER}\"\n");
@@ -150,5 +164,17 @@ fn messages_hold_no_escape_sequences() {
         for words in problems(text) {
             assert!(!words.contains(char::is_control), "{words:?}");
         }
+    }
+}
+
+#[test]
+fn memory_is_a_size_within_bounds() {
+    let with = |memory: &str| Config::parse(&format!("[limits]\nmemory = \"{memory}\"\n"));
+    assert_eq!(with("256MiB").unwrap().limits.memory, Size::from_mib(256));
+    for (memory, said) in [("1MiB", "1MiB is out of bounds: write 64MiB to 1TiB"), ("much", "such as 512MiB")]
+    {
+        let problems = with(memory).unwrap_err();
+        let told = problems.0[0].to_string();
+        assert!(told.starts_with("line 2, column 10: ") && told.contains(said), "{told}");
     }
 }

@@ -87,6 +87,29 @@ fn usage_is_64_and_help_is_not_a_mistake() {
 }
 
 #[test]
+fn a_wrong_variable_is_named_and_an_empty_one_is_none() {
+    let files = Files::new();
+    for (variable, value, part) in [
+        ("GKD_LISTEN", "nowhere", "GKD_LISTEN: not an address to listen on"),
+        ("GKD_PLAIN", "perhaps", "GKD_PLAIN: "),
+        ("GKD_LOG_FORMAT", "xml", "GKD_LOG_FORMAT: \"xml\" is no log format"),
+        ("GKD_ALLOW", "10.0.0.0/33", "GKD_ALLOW: \"10.0.0.0/33\" is not a range"),
+    ] {
+        let output = files.command(&["run"]).env(variable, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+        // A flag goes over it, and is to blame for itself.
+        let output = files.command(&["run", "--listen", "x"]).env("GKD_LISTEN", "y").output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    }
+    let mut command = files.command(&["init", "--public", "127.0.0.1:1"]);
+    assert_eq!(command.env("GKD_PUBLIC", "").output().unwrap().status.code(), Some(0));
+    let mut command = files.command(&["user", "add", "alice"]);
+    let output = command.env("GKD_PUBLIC", " ").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
 fn mistakes_in_the_file_are_named_with_their_line() {
     let (files, _) = Files::initialised();
     let right = files.config();

@@ -225,7 +225,14 @@ async fn a_hup_changes_what_may_be_reached_and_says_what_takes_a_restart() {
     running.signal(Signal::HUP);
     assert!(running.wait_for("takes a restart").contains("plain"));
     running.wait_for("read anew");
-    ping(&mut open(&client, address).await).await;
+    let mut connection = open(&client, address).await;
+    ping(&mut connection).await;
+
+    // What the rules forbid now ends, also when it runs.
+    files.edit(|text| text.replace("allow = [\"127.0.0.1\"]", "allow = [\"127.0.0.2\"]"));
+    running.signal(Signal::HUP);
+    running.wait_for("was reset: the rules do not allow it any more");
+    assert!(timeout(LONG, connection.read(&mut [0])).await.expect("it is reset").is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -111,3 +111,26 @@ async fn another_preface_is_refused() {
     let (result, _) = accept(array("challenge"), b"gkd/1 plaim\n and more").await;
     assert!(matches!(result, Err(CarrierError::NotGkdClient)));
 }
+
+#[tokio::test]
+async fn a_refusal_is_what_the_vector_says_and_is_final_only_when_whole() {
+    let (mut near, far) = duplex(4096);
+    let error = refuse(Wire::brought(far)).await;
+    assert!(matches!(error, CarrierError::PlainNotTaken), "{error:?}");
+    let mut said = Vec::new();
+    near.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, vector("refusal"));
+
+    let (key, Claim { session, tunnel }) = (client(), claim());
+    for cut in 0..=said.len() {
+        let (near, mut far) = duplex(4096);
+        far.write_all(&said[..cut]).await.unwrap();
+        far.shutdown().await.unwrap();
+        let error = connect(Wire::brought(near), &key, None, session, tunnel).await.unwrap_err();
+        match error {
+            CarrierError::PlainRefused { .. } => assert_eq!(cut, said.len()),
+            CarrierError::PlainClosed => assert!(cut < said.len()),
+            other => panic!("cut at {cut}: {other:?}"),
+        }
+    }
+}

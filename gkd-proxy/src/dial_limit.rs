@@ -1,0 +1,104 @@
+//! How many destinations may be dialled or reached at a time ([`DialLimit`]). Each costs a descriptor, and those of a
+//! process are few: without a bound one peer could take all of them, and with them every other peer's tunnels.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gkd_core::proto::id::PeerId;
+
+/// A peer may have so many times what is left for the others (the dynamic threshold of Choudhury and Hahne,
+/// 1998): one that is alone has four fifths of all, and whoever comes beside it finds a fifth.
+const TIMES_LEFT: usize = 4;
+
+/// A bound on destinations, over all peers and fair to each. Outlives a change of rules.
+#[derive(Debug)]
+pub struct DialLimit {
+    most: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Peers that have at least one.
+    of: HashMap<PeerId, usize>,
+}
+
+/// One destination's place; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct DialPlace {
+    limit: Arc<DialLimit>,
+    peer: PeerId,
+}
+
+impl DialLimit {
+    /// Room for so many destinations, at least one.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most: most.max(1), taken: Mutex::default() })
+    }
+
+    /// A place for one more destination of this peer, if there is one for it.
+    pub(crate) fn take(self: &Arc<Self>, peer: PeerId) -> Option<DialPlace> {
+        let mut taken = self.lock();
+        let of_peer = taken.of.get(&peer).copied().unwrap_or(0);
+        let left = self.most - taken.all;
+        if left == 0 || of_peer >= left.saturating_mul(TIMES_LEFT) {
+            return None;
+        }
+        taken.all += 1;
+        taken.of.insert(peer, of_peer + 1);
+        Some(DialPlace { limit: self.clone(), peer })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for DialPlace {
+    fn drop(&mut self) {
+        let mut taken = self.limit.lock();
+        taken.all -= 1;
+        if let Some(of_peer) = taken.of.get_mut(&self.peer) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                taken.of.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(byte: u8) -> PeerId {
+        PeerId([byte; 32])
+    }
+
+    #[test]
+    fn a_peer_that_takes_all_it_can_leaves_room_for_others() {
+        let limit = DialLimit::new(100);
+        let take_all = |byte| std::iter::from_fn(|| limit.take(peer(byte))).collect::<Vec<_>>();
+        let first = take_all(1);
+        assert_eq!(first.len(), 80);
+        let second = take_all(2);
+        assert_eq!(second.len(), 16);
+        assert!(!take_all(3).is_empty());
+        drop(second);
+        drop(first);
+        let left = limit.lock();
+        assert_eq!((left.all, left.of.len()), (0, 0));
+        drop(left);
+        assert_eq!(take_all(2).len(), 80);
+    }
+
+    #[test]
+    fn the_least_limit_lets_one_in_at_a_time() {
+        let limit = DialLimit::new(0);
+        let one = limit.take(peer(1)).unwrap();
+        assert!(limit.take(peer(1)).is_none() && limit.take(peer(2)).is_none());
+        drop(one);
+        assert!(limit.take(peer(2)).is_some());
+    }
+}

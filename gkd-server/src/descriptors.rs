@@ -1,0 +1,61 @@
+//! The files and sockets that the process may have open ([`Descriptors`]): raised at start, and shared out, so that
+//! what users dial leaves room for the tunnels of everybody.
+
+/// Fewer than this are soon used up: one for each tunnel and each destination.
+const FEW: u64 = 4096;
+
+/// What is counted on where the system does not tell: the usual soft limit.
+const UNKNOWN: u64 = 1024;
+
+/// Tunnels that have not proved a key yet, at least: those that one client brings at a time.
+const LEAST_HALF_OPEN: usize = 64;
+
+/// How many the process may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptors(u64);
+
+impl Descriptors {
+    /// Raises the limit as far as this process may.
+    pub(crate) fn raise() -> Self {
+        match rlimit::increase_nofile_limit(u64::MAX) {
+            Ok(limit) if limit < FEW => {
+                tracing::warn!(
+                    "only {limit} files and sockets may be open at a time: raise the hard limit of open files"
+                );
+                Self(limit)
+            }
+            Ok(limit) => {
+                tracing::debug!(limit, "the limit of open files is raised");
+                Self(limit)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the limit of open files stays as it is");
+                Self(rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(UNKNOWN, |(soft, _)| soft))
+            }
+        }
+    }
+
+    /// How many destinations may be open: three quarters, the rest being for tunnels, listeners and files.
+    pub(crate) fn destinations(self) -> usize {
+        usize::try_from(self.0 / 4 * 3).unwrap_or(usize::MAX)
+    }
+
+    /// How many tunnels may be half-open of those that the configuration allows: an eighth at the most.
+    pub(crate) fn half_open(self, wanted: usize) -> usize {
+        let most = usize::try_from(self.0 / 8).unwrap_or(usize::MAX);
+        wanted.min(most.max(LEAST_HALF_OPEN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_leave_room_for_tunnels() {
+        for (limit, destinations, half_open) in [(256, 192, 64), (1024, 768, 128), (1 << 20, 786_432, 1024)] {
+            let descriptors = Descriptors(limit);
+            assert_eq!((descriptors.destinations(), descriptors.half_open(1024)), (destinations, half_open));
+        }
+    }
+}
