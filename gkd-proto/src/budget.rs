@@ -7,6 +7,7 @@
 //! to the next.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -102,6 +103,23 @@ impl Reservation {
         if let Some(budget) = &self.budget {
             budget.reserved.fetch_sub(less, Ordering::Relaxed);
         }
+    }
+}
+
+/// A copy, of a session that is copied, holds as much again.
+impl Clone for Reservation {
+    fn clone(&self) -> Self {
+        if let Some(budget) = &self.budget {
+            budget.reserved.fetch_add(self.reserved, Ordering::Relaxed);
+        }
+        Self { budget: self.budget.clone(), reserved: self.reserved }
+    }
+}
+
+/// What it holds; whose budget it is of makes no difference to what the session does next.
+impl Hash for Reservation {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.reserved.hash(to);
     }
 }
 

@@ -20,7 +20,7 @@ pub fn charge(payload: usize) -> u64 {
 }
 
 /// The sender's side of an account.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct SendCredit {
     limit: u64,
     charged: u64,
@@ -93,7 +93,7 @@ impl SendCredit {
 
 /// The receiver's side of an account: what was granted, what was consumed, and how large the window between
 /// them should be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct ReceiveWindow {
     granted: u64,
     consumed: u64,

@@ -30,7 +30,7 @@ pub struct DeadTunnel {
 
 /// What one end tells the other of its limits. Unknown parameters are passed over; absent ones have the
 /// value of [`Parameters::default`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Parameters {
     /// Credit that every connection begins with, in charge; at least 256 KiB.
     pub connection_window: u64,

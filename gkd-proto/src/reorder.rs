@@ -60,7 +60,7 @@ pub enum Inserted<T> {
 /// assert_eq!((buffer.pop(), buffer.pop(), buffer.pop()), (Some("hello"), Some("world"), None));
 /// assert_eq!(buffer.insert(PacketNumber(1), "again"), Inserted::Duplicate("again"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct ReorderBuffer<T> {
     /// Number `n` is at `n` modulo the length, which is zero or a power of two.
     slots: Vec<Option<T>>,

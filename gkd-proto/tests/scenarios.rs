@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod pair;
-
 use std::time::Duration;
 
 use gkd_proto::error::OpenError;
@@ -11,7 +9,9 @@ use gkd_proto::id::{ConnectionId, TunnelId};
 use gkd_proto::packet::{CloseCode, DialError, ResetCode};
 use gkd_proto::{CloseCause, Event, SessionConfig};
 
-use pair::{CLIENT, FAST, Pair, Path, SERVER};
+use gkd_sim::program::{BULK, Program};
+use gkd_sim::random::Random;
+use gkd_sim::{CLIENT, FAST, Pair, Path, SERVER};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -26,15 +26,12 @@ fn millis(millis: u64) -> Duration {
 }
 
 fn path(rate: u64, delay_ms: u64) -> Path {
-    Path { rate, delay: millis(delay_ms) }
+    Path::new(rate, millis(delay_ms))
 }
 
 /// Ends what is left at both ends and checks that the accounts are whole.
 fn finish(mut pair: Pair) {
-    for end in [CLIENT, SERVER] {
-        let ids: Vec<_> = pair.ends[end].readers.keys().copied().collect();
-        ids.into_iter().for_each(|id| pair.release(end, id));
-    }
+    pair.release_all();
     pair.run_for(secs(2));
     pair.assert_balanced();
 }
@@ -149,6 +146,7 @@ fn a_reset_overtaking_its_connect() {
     pair.kernel_says(first, millis(1));
     pair.kernel_says(second, millis(10));
     let id = pair.ends[CLIENT].session.open(pair.now, "".into()).unwrap();
+    pair.adopt(CLIENT, id, b"");
     pair.settle();
     pair.stall(first, true);
     pair.kernel_says(first, millis(100));
@@ -283,6 +281,25 @@ fn a_tunnel_that_was_only_slow_is_trusted_again() {
 }
 
 #[test]
+fn what_only_a_suspect_tunnel_could_take_goes_over_the_next_that_comes_up() {
+    let mut pair = Pair::new(&[FAST; 2]);
+    let [silent, other] = [TunnelId(0), TunnelId(1)];
+    pair.kernel_says(other, millis(100));
+    let id = pair.open_idle(CLIENT);
+    pair.run_for(millis(100));
+    pair.stall(silent, true);
+    pair.write(CLIENT, id, 1000, false);
+    assert!(pair.run_until(secs(2), |pair| pair.read(SERVER, id) == 1000));
+    assert!(pair.ends[CLIENT].session.stats().tunnels[0].suspect);
+    pair.cut(other);
+    pair.write(CLIENT, id, 1000, true);
+    pair.run_for(millis(500));
+    pair.add_tunnel(FAST);
+    // Long before the 20 s after which the silent one is dropped.
+    assert!(pair.run_until(millis(100), |pair| pair.finished(SERVER, id)));
+}
+
+#[test]
 fn all_tunnels_die_and_come_back() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 40 * MIB);
@@ -349,9 +366,7 @@ fn a_hundred_downloads_cancelled_half_way_leave_the_credit_whole() {
             }
         }
     }
-    for id in pair.ends[SERVER].readers.keys().copied().collect::<Vec<_>>() {
-        pair.release(SERVER, id);
-    }
+    pair.release_all();
     pair.run_for(secs(5));
     pair.assert_balanced();
     let credit = pair.ends[SERVER].session.stats().credit;
@@ -397,13 +412,25 @@ fn a_retired_tunnel_is_settled_and_dropped() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 20 * MIB);
     pair.run_for(millis(200));
-    let now = pair.now;
-    pair.ends[CLIENT].session.retire_tunnel(now, TunnelId(3));
-    pair.settle();
+    pair.retire(CLIENT, TunnelId(3));
     assert!(pair.run_until(secs(2), |pair| pair.tunnels().len() == 3));
     assert!(pair.run_until(secs(5), |pair| pair.finished(SERVER, id)));
     assert_eq!(pair.ends[CLIENT].session.stats().resent, 0, "nothing on it was lost");
     finish(pair);
+}
+
+#[test]
+fn an_idle_tunnel_that_is_retired_is_dropped_once() {
+    // The other end leaves and is done with it at once, so that its Leave and its Gone come together.
+    let mut pair = Pair::new(&[FAST; 2]);
+    let now = pair.now;
+    pair.ends[SERVER].session.retire_tunnel(now, TunnelId(1));
+    pair.run_for(secs(1));
+    // Which end closes the carrier first, and so what the other sees of it, is a matter of time.
+    let dropped = |event: &&Event| matches!(event, Event::DropTunnel { tunnel: TunnelId(1), .. });
+    let times = [CLIENT, SERVER].map(|end| pair.ends[end].events.iter().filter(dropped).count());
+    assert!(times == [1, 1] || times == [1, 0] || times == [0, 1], "{times:?}");
+    assert_eq!(pair.tunnels(), [TunnelId(0)]);
 }
 
 #[test]
@@ -414,7 +441,7 @@ fn a_leave_that_overtakes_its_welcome_is_kept() {
     let boot = pair.boot;
     let welcome = pair.ends[SERVER].session.handle_hello(now, &hello, boot, true).unwrap();
     pair.add_wire(hello.tunnel, FAST);
-    pair.ends[SERVER].session.retire_tunnel(now, hello.tunnel);
+    pair.retire(SERVER, hello.tunnel);
     pair.run_for(millis(100));
     let now = pair.now;
     pair.ends[CLIENT].session.handle_welcome(now, hello.tunnel, &welcome).unwrap();
@@ -432,7 +459,7 @@ fn connections_that_are_over_before_their_connect_is_acknowledged_can_be_many() 
             Ok(id) => id,
             Err(error) => panic!("{error}"),
         };
-        pair.ends[CLIENT].readers.insert(id, Default::default());
+        pair.adopt(CLIENT, id, b"");
         pair.write(CLIENT, id, 10, true);
         pair.run_for(millis(2));
         pair.reset(CLIENT, id, ResetCode::APPLICATION);
@@ -444,13 +471,85 @@ fn connections_that_are_over_before_their_connect_is_acknowledged_can_be_many() 
 }
 
 #[test]
+fn a_retired_tunnel_that_is_named_dead_is_dropped_once() {
+    // Both ends have left it, but nothing comes back over it: the count of its end settles what it carried.
+    let mut pair = Pair::new(&FOUR);
+    let retired = TunnelId(3);
+    pair.open(CLIENT, 20 * MIB);
+    pair.run_for(millis(200));
+    pair.stall_ways(retired, [false, true]);
+    pair.retire(CLIENT, retired);
+    pair.run_for(millis(100));
+    pair.cut_at(SERVER, retired);
+    pair.run_for(millis(100));
+    let drop = |event: &&Event| matches!(event, Event::DropTunnel { tunnel, .. } if *tunnel == retired);
+    assert_eq!(pair.ends[CLIENT].events.iter().filter(drop).count(), 1);
+}
+
+#[test]
+fn an_answer_that_is_lost_before_a_reset_is_not_passed_over_in_silence() {
+    // Everything has arrived on both sides, but for the answer: it goes down with its tunnel after the reset.
+    let mut pair = Pair::new(&[FAST; 2]);
+    let [first, second] = [TunnelId(0), TunnelId(1)];
+    pair.ends[SERVER].auto_accept = false;
+    pair.kernel_says(second, millis(100));
+    let id = pair.open(CLIENT, KIB);
+    pair.run_for(millis(100));
+    pair.engage(SERVER, id, Program::new(BULK, Random::new(0)));
+    pair.write(SERVER, id, KIB, true);
+    assert!(pair.run_until(secs(1), |pair| pair.saw(SERVER, &Event::Acknowledged { connection: id })));
+    pair.stall(first, true);
+    pair.answer(SERVER, id, Ok(()));
+    pair.settle();
+    pair.reset(SERVER, id, ResetCode::APPLICATION);
+    pair.cut(first);
+    let told = |event: &Event| matches!(event, Event::Connected { .. } | Event::Reset { .. });
+    assert!(pair.run_until(secs(1), |pair| pair.ends[CLIENT].events.iter().any(told)));
+    finish(pair);
+}
+
+#[test]
+fn a_connection_that_is_refused_after_the_session_ended_is_forgotten() {
+    let mut pair = Pair::new(&FOUR);
+    pair.ends[SERVER].auto_accept = false;
+    let id = pair.open(CLIENT, KIB);
+    assert!(pair.run_until(secs(1), |pair| pair.saw(CLIENT, &Event::Acknowledged { connection: id })));
+    pair.close(CLIENT, CloseCode::DONE, "");
+    pair.run_for(secs(1));
+    assert!(pair.ends[SERVER].session.is_closed());
+    pair.answer(SERVER, id, Err(DialError::Refused));
+    assert_eq!(pair.ends[SERVER].session.connections(), 0);
+}
+
+#[test]
+fn a_connection_that_is_over_before_its_connect_is_acknowledged_leaves_no_record() {
+    // The Connect arrives over a tunnel of which nothing comes back; all else goes over the other, and is done. A
+    // reset settles nothing then, so the connection is forgotten at once.
+    let mut pair = Pair::new(&[FAST; 2]);
+    let [first, second] = [TunnelId(0), TunnelId(1)];
+    pair.kernel_says(first, millis(1));
+    pair.kernel_says(second, millis(10));
+    let id = pair.open_idle(CLIENT);
+    pair.stall_ways(first, [false, true]);
+    pair.kernel_says(first, millis(100));
+    pair.run_for(millis(30));
+    pair.write(SERVER, id, 10, true);
+    pair.write(CLIENT, id, 10, true);
+    assert!(pair.run_until(millis(150), |pair| pair.saw(CLIENT, &Event::Acknowledged { connection: id })));
+    pair.reset(CLIENT, id, ResetCode::APPLICATION);
+    assert_eq!(pair.ends[CLIENT].session.connections(), 0, "nothing is left to settle");
+    pair.stall(first, false);
+    pair.release(SERVER, id);
+    pair.run_for(secs(2));
+    pair.assert_balanced();
+}
+
+#[test]
 fn drain_lets_the_living_finish_and_takes_no_others() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 5 * MIB);
     pair.run_for(millis(50));
-    let now = pair.now;
-    pair.ends[SERVER].session.drain(now, 1);
-    pair.settle();
+    pair.drain(SERVER, 1);
     pair.run_for(millis(50));
     assert!(pair.saw(CLIENT, &Event::Draining { reason: 1 }));
     assert_eq!(pair.ends[CLIENT].session.open(pair.now, "".into()), Err(OpenError::Draining));
@@ -468,9 +567,7 @@ fn close_is_told_to_the_other_end() {
     let mut pair = Pair::new(&FOUR);
     pair.open(CLIENT, 5 * MIB);
     pair.run_for(millis(50));
-    let now = pair.now;
-    pair.ends[SERVER].session.close(now, CloseCode::REVOKED, "the user was removed");
-    pair.settle();
+    pair.close(SERVER, CloseCode::REVOKED, "the user was removed");
     pair.run_for(millis(100));
     let cause = CloseCause::Remote { code: CloseCode::REVOKED, reason: "the user was removed".into() };
     assert!(pair.saw(CLIENT, &Event::Closed { cause }));
@@ -485,13 +582,11 @@ fn what_arrived_whole_can_be_read_after_a_close() {
     pair.run_for(millis(100));
     pair.write(SERVER, id, 500 * KIB, true);
     assert!(pair.run_until(secs(1), |pair| pair.saw(SERVER, &Event::Acknowledged { connection: id })));
-    let now = pair.now;
     pair.release(SERVER, id);
-    pair.ends[SERVER].session.drain(now, 0);
+    pair.drain(SERVER, 0);
     pair.run_for(millis(100));
     assert!(pair.saw(SERVER, &Event::Drained));
-    let now = pair.now;
-    pair.ends[SERVER].session.close(now, CloseCode::GOING_DOWN, "");
+    pair.close(SERVER, CloseCode::GOING_DOWN, "");
     pair.run_for(millis(100));
     assert!(pair.ends[CLIENT].session.is_closed());
     pair.pause(CLIENT, id, false);
@@ -507,8 +602,7 @@ fn a_close_tells_the_counts_first() {
     let id = pair.open(CLIENT, 100 * KIB);
     assert!(pair.run_until(secs(1), |pair| pair.finished(SERVER, id)));
     assert!(!pair.saw(CLIENT, &Event::Acknowledged { connection: id }));
-    let now = pair.now;
-    pair.ends[SERVER].session.close(now, CloseCode::DONE, "");
+    pair.close(SERVER, CloseCode::DONE, "");
     pair.run_for(millis(100));
     assert!(pair.saw(CLIENT, &Event::Acknowledged { connection: id }), "it was delivered whole");
 }

@@ -263,7 +263,7 @@ impl Pong {
 }
 
 /// The session ends. Sent on every tunnel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Close {
     /// Why.
     pub code: CloseCode,

@@ -69,7 +69,7 @@ impl Finish {
 }
 
 /// One unordered, unacknowledged message, such as a UDP datagram.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Datagram {
     /// The connection that it belongs to.
     pub connection: ConnectionId,

@@ -15,7 +15,7 @@ use crate::credit::ReceiveWindow;
 use crate::error::Violation;
 
 /// The receiving account of a session.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct SessionAccount {
     window: ReceiveWindow,
     /// The charge that all packets imply, those of forgotten connections too.
@@ -147,6 +147,23 @@ impl SessionAccount {
     pub(super) fn release(&mut self, receive: &mut ReceiveHalf) {
         self.shares -= std::mem::take(&mut receive.share);
         receive.credit_due = false;
+    }
+
+    /// Panics unless the sums are those of the connections. For tests.
+    pub(super) fn invariants(&self, shares: u64, unread: u64) {
+        assert_eq!(self.shares, shares, "shares of the session's window");
+        assert_eq!(self.unread(), unread, "charge that was not consumed");
+        assert!(self.implied <= self.granted(), "no more was taken than granted");
+        let promised = self.granted() - self.window.consumed();
+        assert!(promised <= self.most, "{promised} is granted beyond the bound of {}", self.most);
+    }
+
+    /// Panics unless everything was consumed and all but a quarter of the window is granted. For tests.
+    pub(super) fn assert_at_rest(&self) {
+        assert_eq!((self.unread(), self.shares), (0, 0), "nothing is unread");
+        let promised = self.granted() - self.window.consumed();
+        let window = self.window.window();
+        assert!(promised > window - window.div_ceil(4), "{promised} is granted of a window of {window}");
     }
 
     fn grow_connection(&mut self, now: Instant, receive: &mut ReceiveHalf) {

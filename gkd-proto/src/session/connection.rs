@@ -22,7 +22,7 @@ use crate::id::{ConnectionId, Side};
 use crate::packet::{DialError, ResetCode};
 
 /// Where a connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Packets of it came before its Connect.
     Expected,
@@ -40,7 +40,7 @@ pub(super) enum Stage {
 }
 
 /// Where a connection stands in the order of service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     /// Nothing to send, or nothing that may be sent now.
     #[default]
@@ -52,7 +52,7 @@ pub(super) enum Place {
 }
 
 /// One connection.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct ConnectionState {
     pub(super) id: ConnectionId,
     pub(super) stage: Stage,

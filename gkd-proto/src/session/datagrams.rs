@@ -17,7 +17,7 @@ pub(super) const MOST_ARRIVED: usize = 8 * 1024 * 1024;
 const OVERHEAD: usize = 128;
 
 /// The two queues of a connection that has used datagrams.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Datagrams {
     pub(super) outgoing: Queue,
     pub(super) incoming: Queue,
@@ -32,7 +32,7 @@ impl Datagrams {
 }
 
 /// One direction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Queue {
     items: VecDeque<Datagram>,
     bytes: usize,

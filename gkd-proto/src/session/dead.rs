@@ -11,7 +11,7 @@ use crate::id::TunnelId;
 pub(super) const MOST_DEAD: usize = crate::handshake::MAX_DEAD_TUNNELS;
 
 /// Client: a tunnel whose Hello is out and whose Welcome has not come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Dialing {
     /// The tunnels that never came up, of which its Hello tells.
     pub(super) abandoned: Vec<TunnelId>,
@@ -20,7 +20,7 @@ pub(super) struct Dialing {
 }
 
 /// A dead tunnel.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct DeadTunnel {
     /// Counted packets that arrived here; frozen.
     pub(super) received: u64,

@@ -166,6 +166,7 @@ impl Session {
         let waiting: Vec<_> =
             self.dead.iter().filter(|(_, dead)| !dead.requeued).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|dead| self.requeue_dead(dead));
+        self.leave_suspects();
         self.wake(tunnel);
     }
 
@@ -207,6 +208,7 @@ impl Session {
             self.release_send_memory();
             if trusted_again {
                 self.take_back(tunnel);
+                self.leave_suspects();
             }
             self.update_round_trip();
             self.wake_if_room(tunnel);
@@ -290,15 +292,28 @@ impl Session {
         self.counters.suspicions += 1;
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             state.suspect = true;
-            let mut in_flight = std::mem::take(&mut state.in_flight);
-            in_flight.iter_mut().for_each(|written| self.give_elsewhere(written));
-            if let Some(state) = self.tunnels.get_mut(&tunnel) {
-                state.in_flight = in_flight;
-            }
         }
+        self.give_all_elsewhere(tunnel);
         self.ping(now, tunnel);
         self.update_round_trip();
         self.wake_for_data(true);
+    }
+
+    /// Gives the others what a suspect holds and they have not got yet.
+    fn give_all_elsewhere(&mut self, tunnel: TunnelId) {
+        let Some(state) = self.tunnels.get_mut(&tunnel) else { return };
+        let mut in_flight = std::mem::take(&mut state.in_flight);
+        in_flight.iter_mut().for_each(|written| self.give_elsewhere(written));
+        if let Some(state) = self.tunnels.get_mut(&tunnel) {
+            state.in_flight = in_flight;
+        }
+    }
+
+    /// A tunnel came that is not suspect: it takes what suspects had to carry while there was no other.
+    fn leave_suspects(&mut self) {
+        let suspects: Vec<_> =
+            self.tunnels.values().filter(|state| state.suspect).map(|state| state.id).collect();
+        suspects.into_iter().for_each(|suspect| self.give_all_elsewhere(suspect));
     }
 
     /// A suspect made progress: what had not gone elsewhere yet need not.
@@ -443,7 +458,8 @@ impl Session {
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             let (written, acked) = (state.written, state.acked);
             check_count(tunnel, count, written, acked)?;
-            self.events.push_back(Event::DropTunnel { tunnel, reason: DropReason::Named });
+            // Unless that was said already: its Leave may have come just before.
+            self.drop_tunnel(tunnel, DropReason::Named);
             self.on_ack(now, tunnel, count, None)?;
             self.bury(now, tunnel, Some(count));
             return Ok(());

@@ -178,15 +178,17 @@ impl<'a> ConnectionMut<'a> {
         }
         connection.dial = Some(result);
         connection.connected.due();
+        if session.ended.is_some() {
+            // Nobody is left to answer; what arrived whole can still be read, unless it is refused.
+            if result.is_err() {
+                session.connections.remove(&id);
+            }
+            return;
+        }
         if result.is_err() {
             connection.stage = Stage::Refused;
             session.queued -= connection.send.clear();
             session.release_send_memory();
-            if session.is_closed() {
-                // There is nobody to tell it to.
-                session.connections.remove(&id);
-                return;
-            }
         }
         session.queue_control(id);
         session.discard(now, id);

@@ -14,6 +14,8 @@ mod event;
 mod handle;
 mod hash;
 mod incoming;
+mod inspect;
+mod invariants;
 mod memory;
 mod once;
 mod outgoing;
@@ -102,7 +104,9 @@ pub struct PathSample {
 /// numbers of connections and tunnels. A call does work in proportion to the bytes that it is given, or to
 /// the number of tunnels; [`handle_timeout`](Self::handle_timeout) looks at every connection, once in
 /// five seconds.
-#[derive(Debug)]
+///
+/// A clone is a snapshot, for explorers and tests that go on from one state in several ways.
+#[derive(Clone, Debug)]
 pub struct Session {
     config: Arc<SessionConfig>,
     side: Side,
@@ -399,7 +403,8 @@ impl Session {
             return;
         }
         let total_known = connection.receive.is_complete();
-        let over = total_known && connection.is_acknowledged();
+        // An answer that the other end may never hear is made good by the Reset.
+        let over = total_known && connection.is_acknowledged() && connection.connected.is_settled();
         self.settle(id, code, total_known);
         let unread = self.connections.get_mut(&id).map_or(0, |connection| connection.receive.give_back());
         self.account.consume(now, self.round_trip, unread);
@@ -440,9 +445,11 @@ impl Session {
         self.account.release(&mut connection.receive);
         self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.incoming.bytes());
         if connection.ours {
-            self.opened_live -= 1
+            self.opened_live -= 1;
+            // Over before its Connect was acknowledged: the other end answered it, so it has seen the id.
+            self.unseen_opened -= usize::from(!connection.announced);
         } else {
-            self.accepted_live -= 1
+            self.accepted_live -= 1;
         }
         self.tell_if_drained();
     }

@@ -9,7 +9,7 @@
 ///                      └───────────────┘
 ///                    lost(): its tunnel died
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Once {
     /// Not wanted yet.
     #[default]

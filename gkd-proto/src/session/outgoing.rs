@@ -99,7 +99,7 @@ impl Session {
         }
     }
 
-    fn has_work_for(&self, tunnel: TunnelId) -> bool {
+    pub(super) fn has_work_for(&self, tunnel: TunnelId) -> bool {
         !self.session_control.is_empty()
             || !self.schedule.control.is_empty()
             || (self.schedule.has_data() && self.tunnels.get(&tunnel).is_some_and(|state| !state.is_full()))

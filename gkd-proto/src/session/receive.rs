@@ -9,7 +9,7 @@ use crate::packet::Data;
 use crate::reorder::{Inserted, MAX_LIMIT, ReorderBuffer};
 
 /// One direction of a connection, at its receiver.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct ReceiveHalf {
     /// Packets that were not read, behind a hole or not.
     ring: ReorderBuffer<Bytes>,
@@ -211,6 +211,25 @@ impl ReceiveHalf {
     /// While counting: the total is known, everything is given back and nothing more is counted.
     pub(super) fn give_back_up_to(&mut self, total: u64) -> u64 {
         total - std::mem::replace(&mut self.given_back, total)
+    }
+
+    /// While counting: the charge that was not given back.
+    pub(super) fn not_given_back(&self) -> u64 {
+        self.implied_charge() - self.given_back
+    }
+
+    /// From the next number to the highest that is held: packets and holes.
+    pub(super) fn span(&self) -> usize {
+        self.ring.span()
+    }
+
+    /// Panics unless it is consistent. For tests.
+    pub(super) fn invariants(&self) {
+        self.ring.invariants();
+        let rest = self.rest.is_empty() == (self.rest_charge == 0);
+        assert!(rest, "the charge of {} bytes is {}", self.rest.len(), self.rest_charge);
+        let end = self.finish.map_or(u64::MAX, |finish| finish.0);
+        assert!(self.ring.next().0 + self.ring.span() as u64 <= end, "nothing is held behind the Finish");
     }
 
     /// Releases the ring.

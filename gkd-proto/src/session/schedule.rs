@@ -18,7 +18,7 @@ const QUANTUM: u64 = 16 * 1024;
 
 /// Queues of connections that wait for a tunnel. Each holds an id at most once; a stale one (of a connection
 /// that is forgotten or has nothing to send any more) is passed over when its turn comes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Schedule {
     pub(super) control: VecDeque<ConnectionId>,
     pub(super) resend: VecDeque<ConnectionId>,

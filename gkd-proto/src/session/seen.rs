@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// The highest id seen and the lower ones that were not: constant memory in order, bounded memory else.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct SeenIds {
     /// One above the highest seen.
     next: u64,

@@ -16,7 +16,7 @@ const PIECE: usize = 16 * 1024;
 const KEEP_ENTRIES: usize = 32;
 
 /// One direction of a connection, at its sender.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct SendHalf {
     /// Accepted and not yet numbered: whole pieces, then the piece that small writes still fill.
     pieces: VecDeque<Bytes>,
@@ -143,6 +143,11 @@ impl SendHalf {
         self.resend.pop_first()
     }
 
+    /// Some packet is to be sent again.
+    pub(super) fn has_resend(&self) -> bool {
+        !self.resend.is_empty()
+    }
+
     /// The other end holds every packet that was numbered.
     pub(super) fn nothing_outstanding(&self) -> bool {
         self.outstanding.is_empty()
@@ -161,7 +166,7 @@ impl SendHalf {
 
 /// Which numbered packets the other end does not hold yet: a window over the packet numbers that slides as
 /// they are acknowledged.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Outstanding {
     /// The number of the first entry.
     base: u64,

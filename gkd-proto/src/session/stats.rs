@@ -71,7 +71,7 @@ pub struct TunnelStats {
 }
 
 /// What is counted where it happens.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Counters {
     pub(super) data_received: u64,
     pub(super) out_of_order: u64,

@@ -3,6 +3,7 @@
 //! Knows no connection: what was written is kept as [`Written`] records, which the session interprets.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,7 +42,7 @@ const MIN_PATIENCE: Duration = Duration::from_millis(200);
 const MAX_HOLD_UP: Duration = Duration::from_secs(1);
 
 /// A counted packet that was written on a tunnel: enough to send it again elsewhere.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Carried {
     /// A Data packet: the payload by reference.
     Data { connection: ConnectionId, number: PacketNumber, payload: Bytes },
@@ -52,7 +53,7 @@ pub(super) enum Carried {
 }
 
 /// The control packets of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ConnectionControl {
     Connect,
     Connected,
@@ -63,7 +64,7 @@ pub(super) enum ConnectionControl {
 }
 
 /// The control packets of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum SessionControl {
     Credit,
     Blocked,
@@ -86,7 +87,7 @@ pub(super) struct Written {
 }
 
 /// A Ping that was not answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct OutstandingPing {
     pub(super) token: u64,
     pub(super) at: Instant,
@@ -95,7 +96,7 @@ pub(super) struct OutstandingPing {
 }
 
 /// A tunnel that is up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tunnel {
     pub(super) id: TunnelId,
     pub(super) estimate: Estimate,
@@ -384,6 +385,33 @@ impl Tunnel {
     /// It owes an answer: to a packet or a Ping.
     pub(super) fn owes(&self) -> bool {
         self.ping.is_some() || !self.in_flight.is_empty()
+    }
+}
+
+/// What shapes what becomes of it; not what only measures the path.
+impl Hash for Written {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        let Self { carried, at, size, delivered: _, delivered_at: _, elsewhere } = self;
+        (carried, at, size, elsewhere).hash(to);
+    }
+}
+
+/// For [`Session::fingerprint`](super::Session::fingerprint): what is measured of the path counts as far as it
+/// decides when the tunnel acknowledges and when it is suspect.
+impl Hash for Tunnel {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        #[rustfmt::skip]
+        let Self {
+            id, estimate: _, written, acked, in_flight, in_flight_bytes, delivered: _, delivered_at: _,
+            last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
+            overdue_told, last_heard, ping, ping_due, pong_due, suspect, next_look, leaving, left, close_told,
+            dropping, idle, to_poll, bytes_sent: _, bytes_received: _, rest,
+        } = self;
+        (id, ack_delay(self.estimate.round_trip()), self.patience()).hash(to);
+        (written, acked, in_flight, in_flight_bytes, last_progress).hash(to);
+        (received, told, untold_bytes, first_untold, last_counted, ack_due, overdue_told).hash(to);
+        (last_heard, ping, ping_due, pong_due, suspect, next_look, rest).hash(to);
+        (leaving, left, close_told, dropping, idle, to_poll).hash(to);
     }
 }
 
