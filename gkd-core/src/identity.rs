@@ -157,9 +157,41 @@ pub(crate) fn foreign_character(text: &str) -> Option<(usize, char)> {
     text.chars().enumerate().find(|(_, c)| !known(*c)).map(|(index, c)| (index + 1, c))
 }
 
+/// The points of small order (1, 2, 4 and 8) as they are written, the sign bit aside, the last two of them not in
+/// their only form. No secret belongs to such a key: signatures that hold under it can be made by anyone.
+const SMALL_ORDER: [[u8; KEY_LEN]; 7] = [
+    first_and_rest(0x01, 0x00, 0x00),
+    first_and_rest(0xec, 0xff, 0x7f),
+    first_and_rest(0x00, 0x00, 0x00),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    first_and_rest(0xed, 0xff, 0x7f),
+    first_and_rest(0xee, 0xff, 0x7f),
+];
+
+const fn first_and_rest(first: u8, rest: u8, last: u8) -> [u8; KEY_LEN] {
+    let mut bytes = [rest; KEY_LEN];
+    (bytes[0], bytes[KEY_LEN - 1]) = (first, last);
+    bytes
+}
+
+/// Whether a signature under this key can prove anything.
+pub(crate) fn can_prove(key: &PublicKey) -> bool {
+    let mut point = key.0;
+    point[KEY_LEN - 1] &= 0x7f;
+    !SMALL_ORDER.contains(&point)
+}
+
 /// Whether `signature` is the key's signature under `message`.
 pub(crate) fn verify(key: &PublicKey, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
-    signature::UnparsedPublicKey::new(&signature::ED25519, &key.0).verify(message, signature).is_ok()
+    can_prove(key)
+        && signature::UnparsedPublicKey::new(&signature::ED25519, &key.0).verify(message, signature).is_ok()
 }
 
 /// Bytes that nobody can guess.
@@ -190,6 +222,24 @@ pub fn new_seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_has_no_secret_proves_nothing() {
+        // Under a point of small order a signature of nothing but that point, or zeros, holds for some messages,
+        // and for all of them under the neutral element.
+        for key in SMALL_ORDER {
+            for sign in [0, 0x80] {
+                let mut key = key;
+                key[KEY_LEN - 1] |= sign;
+                for point in SMALL_ORDER {
+                    let mut signature = [0; SIGNATURE_LEN];
+                    signature[..KEY_LEN].copy_from_slice(&point);
+                    let holds = (0..32).any(|message| verify(&PeerId(key), &[message], &signature));
+                    assert!(!holds, "{}", public_text(&PeerId(key)));
+                }
+            }
+        }
+    }
 
     /// RFC 8032 §7.1, test 2.
     #[test]

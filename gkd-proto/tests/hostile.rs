@@ -10,10 +10,10 @@ use gkd_proto::error::{TunnelError, Violation};
 use gkd_proto::handshake::{DeadTunnel, Hello, VERSION};
 use gkd_proto::id::{BootId, ConnectionId, PacketNumber, SessionId, Side, TunnelId};
 use gkd_proto::packet::{
-    Account, Ack, Blocked, Connect, Connected, Credit, Data, Finish, Gone, Leave, Packet, Ping, Reset,
-    ResetCode,
+    Account, Ack, Blocked, Connect, Connected, Credit, Data, DialError, Finish, Gone, Leave, Packet, Ping,
+    Reset, ResetCode,
 };
-use gkd_proto::{Event, Read, Session, SessionConfig, Transmit};
+use gkd_proto::{Event, PathSample, Read, Session, SessionConfig, Transmit};
 
 const BOOT: BootId = BootId([1; 16]);
 
@@ -254,6 +254,37 @@ fn credit_of_any_size_does_not_overflow() {
     let mut connection = victim.session.connection(victim.now, id(0)).unwrap();
     assert!(connection.write_slice(&[0; 100_000]).unwrap() > 0);
     assert!(!victim.answers().is_empty());
+}
+
+#[test]
+fn a_refusal_behind_the_sessions_end_leaves_nothing() {
+    let mut victim = Victim::new();
+    let finish = Packet::Finish(Finish { connection: id(0), number: PacketNumber(1) });
+    victim.send([connect(0), data(0, 0, "all of it"), finish]).unwrap();
+    victim.violation([connect(5000)]);
+    // It arrived whole, so it can still be read, or refused.
+    let connection = victim.session.connection(victim.now, id(0)).unwrap();
+    connection.connected(Err(DialError::Denied));
+    assert_eq!(victim.session.connections(), 0);
+}
+
+#[test]
+fn a_kernel_that_exaggerates_is_not_believed() {
+    let mut victim = Victim::new();
+    let most = (1 << 62) - 1;
+    let credit = |account| Packet::Credit(Credit { account, total: most });
+    victim.send([connect(0), credit(Account::Session), credit(Account::Connection(id(0)))]).unwrap();
+    let exaggerated =
+        PathSample { round_trip: Some(Duration::MAX), rate: Some(u64::MAX), ..PathSample::default() };
+    victim.session.handle_path(victim.now, TunnelId(0), exaggerated);
+    victim.session.connection(victim.now, id(0)).unwrap().write_slice(&[0; 65_536]).unwrap();
+    let count = victim.answers().iter().filter(|packet| packet.is_counted()).count() as u64;
+    // All at once, and so at the highest rate that there is.
+    victim.send([Packet::Ack(Ack { tunnel: TunnelId(0), count, delay: 0 })]).unwrap();
+    victim.session.connection(victim.now, id(0)).unwrap().write_slice(&[0; 65_536]).unwrap();
+    assert!(!victim.answers().is_empty());
+    victim.now += Duration::from_secs(3600);
+    victim.session.handle_timeout(victim.now);
 }
 
 #[test]

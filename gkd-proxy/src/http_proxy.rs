@@ -10,6 +10,7 @@ mod forward;
 mod headers;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -69,38 +70,42 @@ pub(crate) async fn serve<O: Opener>(
         let program = Arc::clone(&program);
         service_fn(move |request| {
             let program = Arc::clone(&program);
-            async move { Ok::<_, Infallible>(program.answer(request).await) }
+            Box::pin(async move { Ok::<_, Infallible>(program.answer(request).await) })
         })
     };
-    let served = http1::Builder::new()
+    let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(NEXT_REQUEST)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         .half_close(true)
-        .serve_connection(TokioIo::new(socket), service)
-        .without_shutdown();
-    let mut served = std::pin::pin!(served);
-    let ended = tokio::select! {
-        biased;
-        ended = &mut served => ended,
-        () = program.spoke.cancelled() => {
-            drop(slot);
-            served.await
-        }
-        overdue = slot.overdue() => {
-            tracing::debug!("a program was closed before its first HTTP request: {overdue}");
-            return;
-        }
-    };
-    let parts = match ended {
-        Ok(parts) => parts,
-        // hyper has answered, where there is an answer.
-        Err(error) => {
-            return tracing::debug!("a program's HTTP failed: {}", error.to_string().escape_debug());
+        .serve_connection(TokioIo::new(socket), service);
+    let ended = {
+        let mut served = poll_fn(|cx| http.poll_without_shutdown(cx));
+        tokio::select! {
+            biased;
+            ended = &mut served => ended,
+            () = program.spoke.cancelled() => {
+                drop(slot);
+                served.await
+            }
+            overdue = slot.overdue() => {
+                tracing::debug!("a program was closed before its first HTTP request: {overdue}");
+                return;
+            }
         }
     };
+    let parts = http.into_parts();
     let socket = parts.io.into_inner();
+    // hyper has answered, where there is an answer.
+    if let Err(error) = ended {
+        tracing::debug!("a program's HTTP failed: {}", error.to_string().escape_debug());
+        // A web server broke off: some bodies end with their connection, and this one has not come to its end.
+        if error.is_user() {
+            socket::reset_on_drop(&socket);
+        }
+        return;
+    }
     let opened = program.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     match opened {
         // What came behind the request, without waiting for the answer, goes ahead.

@@ -38,8 +38,8 @@ mod slots;
 mod socket;
 mod socks5;
 
-#[cfg(test)]
-mod memory;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 #[cfg(test)]
 mod served;
 

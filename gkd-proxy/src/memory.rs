@@ -1,5 +1,7 @@
-//! A session in memory, for the tests of this crate: [`pair`] makes both ends of one connection, and
-//! [`MemoryOpener`] hands the far ends of what it opens to the test.
+//! A session in memory, for tests: [`pair`] makes both ends of one connection, and [`MemoryOpener`] hands the far
+//! ends of what it opens to the test. Other packages have it with the feature `memory`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::future::poll_fn;
 use std::io;
@@ -45,7 +47,7 @@ impl State {
 }
 
 /// One end of a connection in memory.
-pub(crate) struct Memory {
+pub struct Memory {
     state: Arc<Mutex<State>>,
     /// The pipe that this end writes to; it reads from the other.
     writes: usize,
@@ -53,7 +55,7 @@ pub(crate) struct Memory {
 }
 
 /// Both ends: that of the opener, and that of the acceptor.
-pub(crate) fn pair(destination: Bytes) -> (Memory, Memory) {
+pub fn pair(destination: Bytes) -> (Memory, Memory) {
     let state = Arc::new(Mutex::default());
     let end = |writes| Memory { state: Arc::clone(&state), writes, destination: destination.clone() };
     (end(0), end(1))
@@ -65,26 +67,28 @@ impl Memory {
     }
 
     /// Why it was reset.
-    pub(crate) fn reset_code(&self) -> Option<ResetCode> {
+    pub fn reset_code(&self) -> Option<ResetCode> {
         self.state().reset
     }
 
     /// Waits for a reset, and its code.
-    pub(crate) async fn until_reset(&self) -> ResetCode {
+    pub async fn until_reset(&self) -> ResetCode {
         self.lost().await;
         self.reset_code().unwrap()
     }
 
-    pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes all of `bytes`.
+    pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
         crate::connection::write_all(self, &mut Bytes::copy_from_slice(bytes)).await
     }
 
-    pub(crate) async fn finish(&self) {
+    /// Ends the direction from here.
+    pub async fn finish(&self) {
         crate::connection::shutdown(self).await.unwrap();
     }
 
     /// Reads so many bytes.
-    pub(crate) async fn read(&self, count: usize) -> io::Result<Vec<u8>> {
+    pub async fn read(&self, count: usize) -> io::Result<Vec<u8>> {
         let mut read = Vec::new();
         while read.len() < count {
             let mut chunks = Vec::new();
@@ -97,7 +101,7 @@ impl Memory {
     }
 
     /// Reads to the end.
-    pub(crate) async fn read_to_end(&self) -> io::Result<Vec<u8>> {
+    pub async fn read_to_end(&self) -> io::Result<Vec<u8>> {
         let mut read = Vec::new();
         loop {
             let mut chunks = Vec::new();
@@ -240,10 +244,10 @@ impl Drop for Memory {
 
 /// Opens connections whose far ends the test gets.
 #[derive(Clone)]
-pub(crate) struct MemoryOpener(mpsc::UnboundedSender<Memory>);
+pub struct MemoryOpener(mpsc::UnboundedSender<Memory>);
 
 /// An opener, and where the far ends come out.
-pub(crate) fn opener() -> (MemoryOpener, mpsc::UnboundedReceiver<Memory>) {
+pub fn opener() -> (MemoryOpener, mpsc::UnboundedReceiver<Memory>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     (MemoryOpener(sender), receiver)
 }
@@ -260,7 +264,7 @@ impl Opener for MemoryOpener {
 
 /// An opener of a session without a tunnel.
 #[derive(Clone)]
-pub(crate) struct NoTunnel;
+pub struct NoTunnel;
 
 impl Opener for NoTunnel {
     type Connection = Memory;

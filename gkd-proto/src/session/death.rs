@@ -20,6 +20,9 @@ use crate::handshake::{DeadTunnel, Hello, Parameters, Reject, RejectCode, VERSIO
 use crate::id::{BootId, ConnectionId, Side, TunnelId};
 use crate::packet::{Close, CloseCode};
 
+/// What a kernel can say at the most: Linux tells microseconds in 32 bits. It keeps sums of times from overflow.
+const MOST_ROUND_TRIP: Duration = Duration::from_micros(u32::MAX as u64);
+
 impl Session {
     // ---- up ----
 
@@ -131,7 +134,8 @@ impl Session {
     }
 
     /// The kernel's view of a tunnel's socket; every 10 to 20 ms while it is busy.
-    pub fn handle_path(&mut self, _now: Instant, tunnel: TunnelId, sample: PathSample) {
+    pub fn handle_path(&mut self, _now: Instant, tunnel: TunnelId, mut sample: PathSample) {
+        sample.round_trip = sample.round_trip.map(|round_trip| round_trip.min(MOST_ROUND_TRIP));
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             state.estimate.kernel = sample;
             self.update_round_trip();

@@ -256,7 +256,7 @@ impl Tunnel {
         // The other end acknowledges by this end's rules.
         let gathered = Duration::from_secs_f64(ACK_BYTES as f64 / rate.max(1) as f64).max(ACK_SPAN);
         let back = round_trip + gathered.min(ack_delay(Some(round_trip))) + SLACK;
-        (2 * product(rate, back)).max(MIN_IN_FLIGHT)
+        product(rate, 2 * back).max(MIN_IN_FLIGHT)
     }
 
     /// It holds as much as it may.

@@ -279,6 +279,21 @@ async fn a_body_that_breaks_off_is_no_whole_one() {
 }
 
 #[tokio::test]
+async fn a_body_whose_end_is_that_of_the_connection_breaks_off_as_a_reset() {
+    // To a program of HTTP/1.0 the end of the connection is the end of the body.
+    let mut served = served(None, false).await;
+    served.send("GET http://a.example/ HTTP/1.0\r\n\r\n").await;
+    let far = served.far().await;
+    request_head(&far).await;
+    far.write(b"HTTP/1.1 200 OK\r\n\r\nhalf a body").await.unwrap();
+    assert!(served.head().await.contains(" 200 "));
+    assert_eq!(served.body(11).await, "half a body");
+    far.reset(ResetCode::STREAM);
+    let error = served.program.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn a_program_that_goes_away_resets_the_exchange() {
     let mut served = served(None, false).await;
     served.send("GET http://example.com/ HTTP/1.1\r\n\r\n").await;

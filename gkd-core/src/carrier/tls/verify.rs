@@ -11,7 +11,7 @@ use rustls::{
 };
 use std::sync::Arc;
 
-use crate::identity::KEY_LEN;
+use crate::identity::{KEY_LEN, can_prove};
 
 /// What precedes the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410 §4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -43,7 +43,7 @@ fn lone_key(key: &CertificateDer<'_>, more: &[CertificateDer<'_>]) -> Result<Pee
 /// The key, if it signed `message`, the transcript of this very handshake.
 fn proved(message: &[u8], key: &CertificateDer<'_>, signed: &DigitallySignedStruct) -> Result<PeerId, Error> {
     let peer = key_of(key)?;
-    if signed.scheme != SignatureScheme::ED25519 {
+    if signed.scheme != SignatureScheme::ED25519 || !can_prove(&peer) {
         return Err(Error::InvalidCertificate(CertificateError::BadSignature));
     }
     let algorithms = provider::default_provider().signature_verification_algorithms;
