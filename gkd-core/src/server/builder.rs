@@ -172,7 +172,7 @@ impl ServerBuilder {
     /// growing, and transfers are slower.
     ///
     /// It is not all of the process's memory: read buffers that are held by a part of them may make what arrived
-    /// up to five times as large for a while, and each connection, tunnel and session has some records.
+    /// up to six times as large for a while, and each connection, tunnel and session has some records.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = bytes;
         self
