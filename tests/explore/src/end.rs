@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
 use bytes::Bytes;
-use gkd_proto::id::{ConnectionId, TunnelId};
+use gkd_proto::id::{ConnectionId, Side, TunnelId};
 use gkd_proto::packet::{DialError, ResetCode};
 use gkd_proto::{CloseCause, ConnectionMut, Event, Read, Session, Transmit};
 
@@ -206,6 +206,8 @@ impl End {
                 if wanted { Ok(()) } else { Err(format!("a Reset ({code}) that nobody sent ({other:?})")) }
             }
             Event::DropTunnel { tunnel, .. } => self.on_drop(at, tunnel),
+            // Whether another dial follows is a step of its own.
+            Event::Stalled if self.session.side() == Side::Client && self.session.is_stalled(at.now) => Ok(()),
             Event::Closed { cause: CloseCause::Expired | CloseCause::Lost } => {
                 let held = self.programs.iter_mut().filter(|program| program.is_held());
                 held.for_each(|program| program.fate = Fate::Closed);
