@@ -49,7 +49,7 @@ pub(super) enum Carried {
 }
 
 /// The control packets of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ConnectionControl {
     Connect,
     Connected,

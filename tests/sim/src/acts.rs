@@ -138,6 +138,13 @@ impl Pair {
         self.settle();
     }
 
+    /// Ends what is left at both ends and checks that the accounts are whole.
+    pub fn finish(mut self) {
+        self.release_all();
+        self.run_for(Duration::from_secs(2));
+        self.assert_balanced();
+    }
+
     /// Whether `end` told this event.
     pub fn saw(&self, end: usize, event: &Event) -> bool {
         self.ends[end].events.contains(event)

@@ -8,11 +8,10 @@ use gkd_proto::packet::{DialError, ResetCode};
 
 use crate::program::{Leaving, Style};
 use crate::random::Random;
+use crate::shorthand::{KIB, MIB};
 use crate::step::{Plan, Step, Time};
 use crate::wire::{Kernel, Path};
 
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
 /// The most tunnels that are dialled.
 const MOST_TUNNELS: u64 = 16;
 /// What the programs of one scenario write together, at the most, in bytes: it bounds what a seed costs.

@@ -24,8 +24,8 @@ pub struct Story {
     pub read: [u64; 2],
     /// It read the end.
     pub ended: [bool; 2],
-    /// The other end may have no room for it.
-    pub may_be_refused: bool,
+    /// The other end may have no room for it, or one of them may give it up when it is idle.
+    pub may_end_by_itself: bool,
     /// The other end's program got it.
     pub accepted: bool,
     /// How that answered.
@@ -90,8 +90,8 @@ impl Story {
     pub fn is_promised(&self, from: usize) -> bool {
         let to = 1 - from;
         // Who has left is not told.
-        let refused = self.may_be_refused && self.released[self.opener] && !self.accepted;
-        !refused
+        let unseen = self.may_end_by_itself && self.released[self.opener] && !self.accepted;
+        !unseen
             && self.reset == [None; 2]
             && self.told == [None; 2]
             && self.lost == [false; 2]
