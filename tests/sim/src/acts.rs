@@ -123,7 +123,7 @@ impl Pair {
             let story = self.stories.get_mut(&id).unwrap();
             story.finished[end] = true;
             story.released[end] = true;
-            self.watch.on_write(end, self.now);
+            story.note_waiting(1 - end, self.now);
             self.tell(&[2, end as u64, id.0], || format!("{} drops {id}", name(end)));
         }
     }

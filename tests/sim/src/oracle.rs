@@ -40,9 +40,8 @@ pub struct Watch {
     was_up: [bool; 2],
     /// When a tunnel last came, went, stalled or changed.
     weather: Instant,
-    /// When the end's readers last got something, and its writers last gave something.
+    /// When the end's readers last got something.
     delivered: [Instant; 2],
-    written: [Instant; 2],
 }
 
 impl Watch {
@@ -61,7 +60,6 @@ impl Watch {
             was_up: [false; 2],
             weather: now,
             delivered: [now; 2],
-            written: [now; 2],
         }
     }
 
@@ -73,10 +71,6 @@ impl Watch {
 
     pub(crate) fn on_delivery(&mut self, end: usize, now: Instant) {
         self.delivered[end] = now;
-    }
-
-    pub(crate) fn on_write(&mut self, end: usize, now: Instant) {
-        self.written[end] = now;
     }
 
     /// `end` has not told its session yet that a tunnel's carrier ended.
@@ -218,27 +212,23 @@ impl Pair {
     /// While a tunnel works, something that is on the way to a reader at `end` gets there.
     fn check_progress(&mut self, end: usize) {
         let other = 1 - end;
-        let since = self.watch.weather.max(self.watch.delivered[end]).max(self.watch.written[other]);
-        let waited = self.now - since;
-        if waited < PROGRESS || self.ends.iter().any(|end| end.session.is_closed()) {
+        let since = self.watch.weather.max(self.watch.delivered[end]);
+        if self.now - since < PROGRESS || self.ends.iter().any(|end| end.session.is_closed()) {
             return;
         }
         let Some(mut bound) = self.patience(other) else { return };
-        if self.ends[end].programs.values().any(|program| !program.reads()) {
+        let programs = &self.ends[end].programs;
+        if programs.values().any(|program| !program.reads()) {
             bound += self.config[end].blocked_for + SWEEPS;
         }
-        if waited < bound {
-            return;
-        }
         let waits = self.stories.iter().find(|(id, story)| {
-            let running = self.ends[end].programs.get(id).is_none_or(|program| program.reads());
-            let known = self.ends[end].programs.contains_key(id) || !story.accepted;
-            let due = story.read[end] < story.sent[other] || (story.finished[other] && !story.ended[end]);
-            running && known && due && story.is_promised(other)
+            let waited = story.waits_since[end].map(|waits| self.now - since.max(waits));
+            let reads = programs.get(id).map_or(!story.accepted, |program| program.reads());
+            waited.is_some_and(|waited| waited >= bound) && reads && story.is_promised(other)
         });
         if let Some((id, story)) = waits {
             panic!(
-                "connection {id}: {} waits for {waited:?} while a tunnel works, the bound is {bound:?}: {story:?}, {:?}",
+                "connection {id}: {} waits longer than {bound:?} while a tunnel works: {story:?}, {:?}",
                 name(end),
                 self.ends[other].session.stats()
             );
