@@ -58,6 +58,7 @@ impl Pair {
                 story.stopped[end] = true;
             }
             self.ends[end].wake(id);
+            self.watch.on_weather(self.now);
         }
         self.settle();
     }
@@ -94,6 +95,7 @@ impl Pair {
         };
         connection.connected(answer);
         story.answer = Some(answer);
+        self.watch.on_weather(self.now);
         if answer.is_err() {
             self.ends[end].programs.remove(&id);
         }

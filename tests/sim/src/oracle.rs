@@ -9,6 +9,7 @@ use gkd_proto::packet::CloseCode;
 use gkd_proto::{CloseCause, Event, Session};
 
 use crate::pair::{CLIENT, Pair, SERVER, name};
+use crate::story::Story;
 use crate::wire::{Phase, Wire};
 
 /// Sessions are looked into once in so many looks: that takes time in proportion to all that they hold.
@@ -38,7 +39,7 @@ pub struct Watch {
     /// The end may send again what had arrived: a tunnel of it died beside others, or its count was not known.
     may_repeat: [bool; 2],
     was_up: [bool; 2],
-    /// When a tunnel last came, went, stalled or changed.
+    /// When a tunnel last came, went, stalled or changed, or a program stopped, went on or was told of a reset.
     weather: Instant,
     /// When the end's readers last got something.
     delivered: [Instant; 2],
@@ -218,7 +219,10 @@ impl Pair {
         }
         let Some(mut bound) = self.patience(other) else { return };
         let programs = &self.ends[end].programs;
-        if programs.values().any(|program| !program.reads()) {
+        let unread = |(id, story): (_, &Story)| {
+            programs.get(id).map_or(story.accepted && !story.is_over_at(end), |program| !program.reads())
+        };
+        if self.stories.iter().any(unread) {
             bound += self.config[end].blocked_for + SWEEPS;
         }
         let waits = self.stories.iter().find(|(id, story)| {

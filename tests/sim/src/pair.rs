@@ -297,6 +297,8 @@ impl Pair {
             Event::Reset { connection, code } => {
                 let allowed = self.allowed;
                 self.story(connection).on_reset(connection, end, code, allowed);
+                // What it held of the session's credit is free, and others go on.
+                self.watch.on_weather(self.now);
                 self.ends[end].programs.remove(&connection);
                 assert!(self.ends[end].session.connection(self.now, connection).is_none());
             }

@@ -228,7 +228,8 @@ impl Flavour {
     }
 
     fn open(&mut self, random: &mut Random, size: u64) -> Step {
-        let mut bytes = [0, 1].map(|_| if random.chance(20) { 0 } else { random.scale(1, size) });
+        let least = if self.hoards && random.chance(30) { size / 4 } else { 1 };
+        let mut bytes = [0, 1].map(|_| if random.chance(20) { 0 } else { random.scale(least, size) });
         if random.chance(50) {
             bytes[random.below(2) as usize] = 0;
         }
