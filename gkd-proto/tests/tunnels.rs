@@ -134,6 +134,23 @@ fn an_acknowledgement_lost_with_the_tunnel_it_rode_on() {
 }
 
 #[test]
+fn an_acknowledgement_that_its_tunnel_does_not_take_goes_over_another() {
+    // The first tunnel carries what the client writes; what the server has to say on it stands in its socket.
+    let mut pair = Pair::new(&[FAST; 2]);
+    let [first, second] = [TunnelId(0), TunnelId(1)];
+    pair.kernel_says(second, millis(100));
+    let id = pair.open_idle(CLIENT);
+    pair.open(SERVER, 20 * MIB);
+    pair.run_for(millis(200));
+    pair.stall_ways(first, [false, true]);
+    pair.run_for(millis(20));
+    pair.write(CLIENT, id, 1000, true);
+    // Before the first tunnel is suspect, which it is after 200 ms at the soonest.
+    assert!(pair.run_until(millis(150), |pair| pair.saw(CLIENT, &Event::Acknowledged { connection: id })));
+    assert!(pair.ends[CLIENT].session.stats().suspicions == 0);
+}
+
+#[test]
 fn a_retired_tunnel_is_settled_and_dropped() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 20 * MIB);
