@@ -147,6 +147,19 @@ fn an_answer_that_is_lost_before_a_reset_is_not_passed_over_in_silence() {
 }
 
 #[test]
+fn a_connection_that_both_ends_drop_with_more_queued_than_the_other_grants_is_forgotten() {
+    let config = SessionConfig { connection_window: 256 * KIB, send_buffer: MIB, ..SessionConfig::default() };
+    let mut pair = Pair::with_config(&FOUR, config);
+    let id = pair.open_idle(CLIENT);
+    pair.run_for(millis(100));
+    pair.write(CLIENT, id, MIB, false);
+    pair.write(SERVER, id, MIB, false);
+    pair.release_all();
+    pair.run_for(secs(5));
+    pair.assert_balanced();
+}
+
+#[test]
 fn a_connection_that_is_refused_after_the_session_ended_is_forgotten() {
     let mut pair = Pair::new(&FOUR);
     pair.ends[SERVER].auto_accept = false;
