@@ -20,13 +20,6 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Ends what is left at both ends and checks that the accounts are whole.
-fn finish(mut pair: Pair) {
-    pair.release_all();
-    pair.run_for(secs(2));
-    pair.assert_balanced();
-}
-
 #[test]
 fn a_session_whose_tunnels_all_fall_silent_asks_for_a_fresh_one() {
     for from in [CLIENT, SERVER] {
@@ -49,7 +42,7 @@ fn a_session_whose_tunnels_all_fall_silent_asks_for_a_fresh_one() {
         assert!(pair.run_until(secs(18), |pair| pair.finished(1 - from, id)), "before any is given up");
         pair.write(1 - from, id, 0, true);
         pair.run_for(secs(25));
-        finish(pair);
+        pair.finish();
     }
 }
 
@@ -84,5 +77,5 @@ fn an_idle_session_is_quiet_after_what_it_did() {
     let before = sent(&pair);
     pair.run_for(secs(10));
     assert_eq!(sent(&pair), before, "one Ping a tunnel asks, and no more");
-    finish(pair);
+    pair.finish();
 }

@@ -272,9 +272,10 @@ impl Session {
             connection.discarded = true;
         }
         if consumed > 0 {
-            let before = connection.receive.credit_due;
+            // Credit goes on, though nobody reads: the other end may have dropped it as well, and answers with a Reset
+            // only when all that it had queued is acknowledged.
             self.account.consume_from(now, self.round_trip, &mut connection.receive, consumed);
-            connection.receive.credit_due = before;
+            self.queue_control(id);
             self.flush_account();
         }
         let Some(connection) = self.connections.get(&id) else { return };

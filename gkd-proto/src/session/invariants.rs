@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::connection::{Place, Stage};
 use super::once::Once;
-use super::tunnel::{Carried, SessionControl, Written};
+use super::tunnel::{Carried, ConnectionControl, SessionControl, Written};
 use super::{ConnectionState, Session};
 use crate::credit::OVERHEAD;
 use crate::packet::MAX_PAYLOAD;
@@ -21,6 +21,7 @@ impl Session {
         self.check_tunnels();
         self.check_accounts();
         self.check_queues();
+        self.check_records();
     }
 
     /// Panics unless nothing is left of any connection and of any dead tunnel, and the session's credit is whole.
@@ -70,23 +71,53 @@ impl Session {
             let held = if settled { 0 } else { dead.written - dead.acked };
             assert_eq!(held, dead.in_flight.len() as u64, "records of dead tunnel {id}");
         }
-        let records = || {
-            let living = self.tunnels.values().flat_map(|tunnel| &tunnel.in_flight);
-            living.chain(self.dead.values().flat_map(|dead| &dead.in_flight))
-        };
-        assert_eq!(self.held_bytes, bytes(records()), "bytes that are held");
-        assert_eq!(self.held_packets, records().count(), "packets that are held");
+        assert_eq!(self.held_bytes, bytes(self.records()), "bytes that are held");
+        assert_eq!(self.held_packets, self.records().count(), "packets that are held");
         let once = |written: &Written| match &written.carried {
             Carried::Data { connection, number, payload } => Some((*connection, *number, payload.len())),
             _ => None,
         };
         let payload: usize =
-            records().filter_map(once).collect::<BTreeSet<_>>().iter().map(|(.., len)| len).sum();
+            self.records().filter_map(once).collect::<BTreeSet<_>>().iter().map(|(.., len)| len).sum();
         let bound = self.config.send_budget + MAX_PAYLOAD as u64;
         assert!(
             payload as u64 <= bound,
             "{payload} bytes of payload are unacknowledged, the bound is {bound}"
         );
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Written> {
+        let living = self.tunnels.values().flat_map(|tunnel| &tunnel.in_flight);
+        living.chain(self.dead.values().flat_map(|dead| &dead.in_flight))
+    }
+
+    /// What was sent and the other end is not known to hold has a record on a tunnel that has not given it to the
+    /// others, or waits to be sent again.
+    fn check_records(&self) {
+        let mut controls = BTreeSet::new();
+        let mut packets = BTreeSet::new();
+        for written in self.records().filter(|written| !written.elsewhere) {
+            match &written.carried {
+                Carried::Data { connection, number, .. } => _ = packets.insert((*connection, *number)),
+                Carried::Connection(connection, control) => _ = controls.insert((*connection, *control)),
+                Carried::Session(_) => {}
+            }
+        }
+        for connection in self.connections.values() {
+            let id = connection.id;
+            let onces = [
+                (connection.connect, ConnectionControl::Connect),
+                (connection.connected, ConnectionControl::Connected),
+                (connection.send.finish, ConnectionControl::Finish),
+                (connection.reset, ConnectionControl::Reset),
+            ];
+            for (once, control) in onces {
+                let lost = once == Once::Sent && !controls.contains(&(id, control));
+                assert!(!lost, "{control:?} of {id} is on no tunnel");
+            }
+            let lost = connection.send.unacknowledged().find(|number| !packets.contains(&(id, *number)));
+            assert_eq!(lost, None, "a packet of {id} is on no tunnel");
+        }
     }
 
     /// What is unread is the sum over the connections, and no more than was granted.

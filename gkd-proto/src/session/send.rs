@@ -143,6 +143,14 @@ impl SendHalf {
         self.resend.pop_first()
     }
 
+    /// The packets that are on the way, and do not wait to be sent again. For tests.
+    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = PacketNumber> {
+        let entries = self.outstanding.entries.iter().zip(self.outstanding.base..);
+        let outstanding =
+            entries.filter(|(outstanding, _)| **outstanding).map(|(_, number)| PacketNumber(number));
+        outstanding.filter(|number| !self.resend.contains_key(number))
+    }
+
     /// Some packet is to be sent again.
     pub(super) fn has_resend(&self) -> bool {
         !self.resend.is_empty()

@@ -53,7 +53,7 @@ pub(super) enum Carried {
 }
 
 /// The control packets of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum ConnectionControl {
     Connect,
     Connected,

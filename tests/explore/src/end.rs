@@ -207,7 +207,9 @@ impl End {
             }
             Event::DropTunnel { tunnel, .. } => self.on_drop(at, tunnel),
             // Whether another dial follows is a step of its own.
-            Event::Stalled if self.session.side() == Side::Client && self.session.is_stalled(at.now) => Ok(()),
+            Event::Stalled if self.session.side() == Side::Client && self.session.is_stalled(at.now) => {
+                Ok(())
+            }
             Event::Closed { cause: CloseCause::Expired | CloseCause::Lost } => {
                 let held = self.programs.iter_mut().filter(|program| program.is_held());
                 held.for_each(|program| program.fate = Fate::Closed);

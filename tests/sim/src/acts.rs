@@ -58,6 +58,7 @@ impl Pair {
                 story.stopped[end] = true;
             }
             self.ends[end].wake(id);
+            self.watch.on_weather(self.now);
         }
         self.settle();
     }
@@ -94,6 +95,7 @@ impl Pair {
         };
         connection.connected(answer);
         story.answer = Some(answer);
+        self.watch.on_weather(self.now);
         if answer.is_err() {
             self.ends[end].programs.remove(&id);
         }
@@ -123,7 +125,7 @@ impl Pair {
             let story = self.stories.get_mut(&id).unwrap();
             story.finished[end] = true;
             story.released[end] = true;
-            self.watch.on_write(end, self.now);
+            story.note_waiting(1 - end, self.now);
             self.tell(&[2, end as u64, id.0], || format!("{} drops {id}", name(end)));
         }
     }
@@ -136,6 +138,13 @@ impl Pair {
             self.dismiss(SERVER, id);
         }
         self.settle();
+    }
+
+    /// Ends what is left at both ends and checks that the accounts are whole.
+    pub fn finish(mut self) {
+        self.release_all();
+        self.run_for(Duration::from_secs(2));
+        self.assert_balanced();
     }
 
     /// Whether `end` told this event.

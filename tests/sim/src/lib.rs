@@ -21,6 +21,7 @@ pub mod performance;
 pub mod program;
 pub mod random;
 pub mod scenario;
+pub mod shorthand;
 pub mod step;
 pub mod story;
 pub mod trace;

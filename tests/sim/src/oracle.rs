@@ -9,6 +9,7 @@ use gkd_proto::packet::CloseCode;
 use gkd_proto::{CloseCause, Event, Session};
 
 use crate::pair::{CLIENT, Pair, SERVER, name};
+use crate::story::Story;
 use crate::wire::{Phase, Wire};
 
 /// Sessions are looked into once in so many looks: that takes time in proportion to all that they hold.
@@ -38,11 +39,10 @@ pub struct Watch {
     /// The end may send again what had arrived: a tunnel of it died beside others, or its count was not known.
     may_repeat: [bool; 2],
     was_up: [bool; 2],
-    /// When a tunnel last came, went, stalled or changed.
+    /// When a tunnel last came, went, stalled or changed, or a program stopped, went on or was told of a reset.
     weather: Instant,
-    /// When the end's readers last got something, and its writers last gave something.
+    /// When the end's readers last got something.
     delivered: [Instant; 2],
-    written: [Instant; 2],
 }
 
 impl Watch {
@@ -61,7 +61,6 @@ impl Watch {
             was_up: [false; 2],
             weather: now,
             delivered: [now; 2],
-            written: [now; 2],
         }
     }
 
@@ -73,10 +72,6 @@ impl Watch {
 
     pub(crate) fn on_delivery(&mut self, end: usize, now: Instant) {
         self.delivered[end] = now;
-    }
-
-    pub(crate) fn on_write(&mut self, end: usize, now: Instant) {
-        self.written[end] = now;
     }
 
     /// `end` has not told its session yet that a tunnel's carrier ended.
@@ -218,27 +213,26 @@ impl Pair {
     /// While a tunnel works, something that is on the way to a reader at `end` gets there.
     fn check_progress(&mut self, end: usize) {
         let other = 1 - end;
-        let since = self.watch.weather.max(self.watch.delivered[end]).max(self.watch.written[other]);
-        let waited = self.now - since;
-        if waited < PROGRESS || self.ends.iter().any(|end| end.session.is_closed()) {
+        let since = self.watch.weather.max(self.watch.delivered[end]);
+        if self.now - since < PROGRESS || self.ends.iter().any(|end| end.session.is_closed()) {
             return;
         }
         let Some(mut bound) = self.patience(other) else { return };
-        if self.ends[end].programs.values().any(|program| !program.reads()) {
+        let programs = &self.ends[end].programs;
+        let unread = |(id, story): (_, &Story)| {
+            programs.get(id).map_or(story.accepted && !story.is_over_at(end), |program| !program.reads())
+        };
+        if self.stories.iter().any(unread) {
             bound += self.config[end].blocked_for + SWEEPS;
         }
-        if waited < bound {
-            return;
-        }
         let waits = self.stories.iter().find(|(id, story)| {
-            let running = self.ends[end].programs.get(id).is_none_or(|program| program.reads());
-            let known = self.ends[end].programs.contains_key(id) || !story.accepted;
-            let due = story.read[end] < story.sent[other] || (story.finished[other] && !story.ended[end]);
-            running && known && due && story.is_promised(other)
+            let waited = story.waits_since[end].map(|waits| self.now - since.max(waits));
+            let reads = programs.get(id).map_or(!story.accepted, |program| program.reads());
+            waited.is_some_and(|waited| waited >= bound) && reads && story.is_promised(other)
         });
         if let Some((id, story)) = waits {
             panic!(
-                "connection {id}: {} waits for {waited:?} while a tunnel works, the bound is {bound:?}: {story:?}, {:?}",
+                "connection {id}: {} waits longer than {bound:?} while a tunnel works: {story:?}, {:?}",
                 name(end),
                 self.ends[other].session.stats()
             );

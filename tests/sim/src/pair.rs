@@ -156,13 +156,11 @@ impl Pair {
             let (ended, finished) = (story.ended[end], story.finished[end]);
             any |= program.act(end, &mut connection, story);
             let leaves = program.leaves(end, story);
+            (CLIENT..=SERVER).for_each(|end| story.note_waiting(end, self.now));
             let (read, sent) = (story.read[end] - read, story.sent[end] - sent);
             let (ended, finished) = (story.ended[end] != ended, story.finished[end] != finished);
             if read > 0 || ended {
                 self.watch.on_delivery(end, self.now);
-            }
-            if sent > 0 || finished {
-                self.watch.on_write(end, self.now);
             }
             if read > 0 || sent > 0 || ended || finished {
                 self.tell(&[3, end as u64, id.0, read, sent], || {
@@ -299,6 +297,8 @@ impl Pair {
             Event::Reset { connection, code } => {
                 let allowed = self.allowed;
                 self.story(connection).on_reset(connection, end, code, allowed);
+                // What it held of the session's credit is free, and others go on.
+                self.watch.on_weather(self.now);
                 self.ends[end].programs.remove(&connection);
                 assert!(self.ends[end].session.connection(self.now, connection).is_none());
             }

@@ -388,7 +388,8 @@ impl Stage {
             (0..plan.destination).map(|at| b'a' + (at as u64 + self.acts) as u8 % 26).collect();
         let now = self.pair.now;
         let Ok(id) = self.pair.ends[end].session.open(now, Bytes::from(destination.clone())) else { return };
-        let story = Story { may_be_refused: self.pair.allowed.busy, ..Story::new(id, &destination) };
+        let Allowed { busy, timed_out } = self.pair.allowed;
+        let story = Story { may_end_by_itself: busy || timed_out, ..Story::new(id, &destination) };
         self.pair.stories.insert(id, story);
         self.pair.tell(&[11, id.0], || format!("{} opens {id}", name(end)));
         self.pair.engage(end, id, program(&plan, end, id));

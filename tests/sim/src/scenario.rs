@@ -8,11 +8,10 @@ use gkd_proto::packet::{DialError, ResetCode};
 
 use crate::program::{Leaving, Style};
 use crate::random::Random;
+use crate::shorthand::{KIB, MIB};
 use crate::step::{Plan, Step, Time};
 use crate::wire::{Kernel, Path};
 
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
 /// The most tunnels that are dialled.
 const MOST_TUNNELS: u64 = 16;
 /// What the programs of one scenario write together, at the most, in bytes: it bounds what a seed costs.
@@ -38,6 +37,8 @@ struct Flavour {
     /// The largest amount that a program writes.
     size: u64,
     paths: [u64; 2],
+    /// Readers stop for long, so that what they leave unread is all that a session may hold.
+    hoards: bool,
     /// Partitions outlast what sessions do.
     long: bool,
     left: u64,
@@ -47,15 +48,19 @@ impl Scenario {
     /// That of a seed.
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let config = if random.chance(40) {
+        let hoards = random.chance(10);
+        let config = if hoards {
+            [hoarded(&mut random), hoarded(&mut random)]
+        } else if random.chance(40) {
             [SessionConfig::default(), SessionConfig::default()]
         } else {
             [small(&mut random), small(&mut random)]
         };
         let rates = random.pick(&[[50_000, 400_000], [200_000, 20_000_000], [1_000_000, 4_000_000]]);
         let mut flavour = Flavour {
-            faults: random.pick(&[0, 15, 30, 30, 60]),
-            size: random.pick(&[2 * KIB, 30 * KIB, 150 * KIB, 400 * KIB, MIB]),
+            faults: if hoards { 0 } else { random.pick(&[0, 15, 30, 30, 60]) },
+            size: if hoards { MIB } else { random.pick(&[2 * KIB, 30 * KIB, 150 * KIB, 400 * KIB, MIB]) },
+            hoards,
             paths: rates,
             long: random.chance(10),
             left: MOST_BYTES,
@@ -129,6 +134,20 @@ fn small(random: &mut Random) -> SessionConfig {
     }
 }
 
+/// The smallest windows, which do not grow.
+fn hoarded(random: &mut Random) -> SessionConfig {
+    SessionConfig {
+        connection_window: 256 * KIB,
+        max_connection_window: 256 * KIB,
+        session_window: 256 * KIB,
+        max_session_window: random.pick(&[1, 2]) * 256 * KIB,
+        max_connections: 1000,
+        blocked_for: random.millis(3000, 10_000),
+        half_closed_for: Duration::from_secs(3600),
+        ..small(random)
+    }
+}
+
 /// What ends a session, or lets it end.
 fn last(random: &mut Random) -> Step {
     let end = random.below(2) as usize;
@@ -153,6 +172,9 @@ impl Flavour {
             return self.fault(random, config);
         }
         let (end, connection) = (random.below(2) as usize, random.draw() >> 48);
+        if self.hoards && random.chance(40) {
+            return Step::Stop { end, connection, lasts: random.millis(60_000, 120_000) };
+        }
         match random.below(20) {
             0..10 => self.open(random, self.size),
             10..12 => Step::Stop { end, connection, lasts: random.millis(5, 4000) },
@@ -206,7 +228,8 @@ impl Flavour {
     }
 
     fn open(&mut self, random: &mut Random, size: u64) -> Step {
-        let mut bytes = [0, 1].map(|_| if random.chance(20) { 0 } else { random.scale(1, size) });
+        let least = if self.hoards && random.chance(30) { size / 4 } else { 1 };
+        let mut bytes = [0, 1].map(|_| if random.chance(20) { 0 } else { random.scale(least, size) });
         if random.chance(50) {
             bytes[random.below(2) as usize] = 0;
         }

@@ -2,6 +2,7 @@
 //! whole.
 
 use std::fmt;
+use std::time::Instant;
 
 use bytes::Bytes;
 use gkd_proto::id::{ConnectionId, Side};
@@ -20,12 +21,14 @@ pub struct Story {
     pub sent: [u64; 2],
     /// The program finished its direction, by itself or by a release.
     pub finished: [bool; 2],
+    /// Since when something that was written waits to be read at this end.
+    pub waits_since: [Option<Instant>; 2],
     /// Bytes that the program read.
     pub read: [u64; 2],
     /// It read the end.
     pub ended: [bool; 2],
-    /// The other end may have no room for it.
-    pub may_be_refused: bool,
+    /// The other end may have no room for it, or one of them may give it up when it is idle.
+    pub may_end_by_itself: bool,
     /// The other end's program got it.
     pub accepted: bool,
     /// How that answered.
@@ -90,8 +93,8 @@ impl Story {
     pub fn is_promised(&self, from: usize) -> bool {
         let to = 1 - from;
         // Who has left is not told.
-        let refused = self.may_be_refused && self.released[self.opener] && !self.accepted;
-        !refused
+        let unseen = self.may_end_by_itself && self.released[self.opener] && !self.accepted;
+        !unseen
             && self.reset == [None; 2]
             && self.told == [None; 2]
             && self.lost == [false; 2]
@@ -107,6 +110,16 @@ impl Story {
     /// `end` accepted so many bytes.
     pub(crate) fn accept(&mut self, end: usize, bytes: usize) {
         self.sent[end] += bytes as u64;
+    }
+
+    /// Notes whether something waits to be read at `end`, and since when.
+    pub(crate) fn note_waiting(&mut self, end: usize, now: Instant) {
+        let from = 1 - end;
+        if self.read[end] < self.sent[from] || (self.finished[from] && !self.ended[end]) {
+            self.waits_since[end].get_or_insert(now);
+        } else {
+            self.waits_since[end] = None;
+        }
     }
 
     /// `end` read these bytes: they are the next ones, and were written.
