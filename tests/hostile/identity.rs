@@ -88,6 +88,7 @@ async fn a_user_can_neither_join_nor_steal_nor_close_the_session_of_another() {
     for kind in KINDS {
         let at = At::server(&server, kind);
         let client = honest(at, &ann).await;
+        until("all of her tunnels", || client.tunnels_up() == client.tunnels().len()).await;
         let living = client.get_connection().await.unwrap();
         (&living).write_all(b"before").await.unwrap();
         within("the echo", (&living).read_exact(&mut [0; 6])).await.unwrap();
