@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use gkd_core::carrier::{self, CarrierError, CarrierKind, Dial};
 use gkd_core::identity::{SecretKey, new_session_id};
+use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::{Hello, Parameters, Reject, RejectCode, VERSION, Welcome, decode_answer};
 use gkd_core::proto::id::{SessionId, TunnelId};
 use gkd_core::{Admission, Client, Error, Server, TunnelDialError};
@@ -173,4 +174,20 @@ async fn a_limit_of_sessions_is_told() {
         assert_eq!(answer.err().map(|reject| reject.code), (!admitted).then_some(RejectCode::Busy));
         kept.push(carrier);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_share_the_servers_memory_and_give_it_back() {
+    let first_window = SessionConfig::default().session_window;
+    let builder = Server::builder().listen("127.0.0.1:0").plain(true).memory(2 * first_window);
+    let server = builder.bind().await.unwrap();
+    let client =
+        || Client::builder().address(server.local_addr().unwrap()).carrier(CarrierKind::Plain).tunnels(1);
+    let (first, _second) = (client().connect().await.unwrap(), client().connect().await.unwrap());
+    assert_eq!(server.memory().reserved(), server.memory().limit());
+    let refused = client().connect().await.unwrap_err().to_string();
+    assert!(refused.contains("at a limit") && refused.contains("no memory left"), "{refused}");
+    first.close().await;
+    until("it is given back", || server.memory().reserved() == first_window).await;
+    client().connect().await.unwrap();
 }
