@@ -33,7 +33,8 @@ async fn over_four_plain_tunnels() {
     }
     let stats = client.stats();
     assert_eq!(stats.tunnels.len(), 4);
-    assert!(stats.tunnels.iter().all(|tunnel| tunnel.sent > 100_000), "{stats:?}");
+    // How much each takes is a matter of time; that each takes at least one packet of some size is not.
+    assert!(stats.tunnels.iter().all(|tunnel| tunnel.sent > 10_000), "{stats:?}");
     assert!(client.close().await);
 }
 
