@@ -209,7 +209,7 @@ pub fn new_session_id() -> SessionId {
     SessionId(random())
 }
 
-/// The id of this start of a server process.
+/// The id of one life of a session at its server.
 pub fn new_boot_id() -> BootId {
     BootId(random())
 }

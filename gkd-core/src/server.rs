@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::join_all;
-use gkd_proto::id::{BootId, PeerId};
+use gkd_proto::id::PeerId;
 use gkd_proto::packet::CloseCode;
 use gkd_proto::{MemoryBudget, SessionConfig};
 use tokio::net::TcpListener;
@@ -28,7 +28,6 @@ use half_open::{HalfOpen, HalfOpenLimits};
 use crate::carrier::Acceptor;
 use crate::connection::Connection;
 use crate::error::Result;
-use crate::identity::new_boot_id;
 use crate::manager::AcceptQueue;
 use crate::registry::Registry;
 use crate::runtime;
@@ -57,7 +56,6 @@ struct Inner {
     max_sessions: usize,
     max_sessions_per_peer: usize,
     handshake: Duration,
-    boot: BootId,
     registry: Registry,
     accepted: Arc<AcceptQueue>,
     addresses: Vec<SocketAddr>,
@@ -132,7 +130,6 @@ impl Server {
             max_sessions: setup.max_sessions,
             max_sessions_per_peer: setup.max_sessions_per_peer,
             handshake: setup.handshake,
-            boot: new_boot_id(),
             registry: Registry::default(),
             accepted: Arc::new(AcceptQueue::default()),
             addresses,

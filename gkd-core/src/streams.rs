@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use gkd_proto::SessionConfig;
 use gkd_proto::budget::Reservation;
 use gkd_proto::handshake::{Hello, Reject, RejectCode};
-use gkd_proto::id::{BootId, PeerId, SessionId, Side};
+use gkd_proto::id::{PeerId, SessionId, Side};
 use gkd_proto::packet::CloseCode;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
 
@@ -20,7 +20,7 @@ use crate::carrier::Carrier;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::handshake::{HandshakeError, read_hello, say_hello, say_welcome};
-use crate::identity::{new_boot_id, new_session_id};
+use crate::identity::new_session_id;
 use crate::manager::{AcceptQueue, TunnelGuard, TunnelManager};
 use crate::session::SessionHandle;
 use crate::{runtime, tunnel};
@@ -81,10 +81,9 @@ where
     let accepted = Arc::new(AcceptQueue::default());
     let manager = manager(config, Side::Server, first, &accepted)?;
     let multiplexer = Multiplexer::new(&manager, accepted);
-    let boot = new_boot_id();
     let up = carriers.into_iter().zip(hellos).enumerate().map(|(index, (carrier, (hello, front)))| {
         let manager = manager.clone();
-        async move { welcome(manager, carrier, hello, front, boot, index > 0).await }
+        async move { welcome(manager, carrier, hello, front, index > 0).await }
     });
     multiplexer.run(limit(&runtime, try_join_all(up)).await?)
 }
@@ -153,13 +152,12 @@ async fn welcome(
     mut carrier: Carrier,
     hello: Hello,
     front: BytesMut,
-    boot: BootId,
     known: bool,
 ) -> Result<Up> {
     if hello.session != manager.id {
         return Err(Reject::new(RejectCode::NoSuchSession).into());
     }
-    let (welcome, handle) = manager.add_accepted(&hello, boot, known, None)?;
+    let (welcome, handle) = manager.add_accepted(&hello, known, None)?;
     let guard = manager.guard(handle);
     say_welcome(&mut carrier, &welcome).await?;
     Ok((guard, carrier, front))

@@ -122,9 +122,11 @@ pub enum Violation {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WelcomeError {
-    /// Another start of the server answered. While another tunnel of the session still answers, only this
+    /// Another start of the server answered, or it made the session anew because it had expired. While another tunnel of the session still answers, only this
     /// tunnel is to be closed; when none does, the session is lost: [`Session::lose`](crate::Session::lose).
-    #[error("another server process answered: the server was restarted, or a balancer went astray")]
+    #[error(
+        "the session that answered is another: the server was restarted, the session had expired, or a balancer went astray"
+    )]
     OtherBoot,
     /// The tunnel was named dead by the server before its Welcome came.
     #[error("tunnel {0} is dead at the server")]

@@ -153,7 +153,8 @@ pub struct Hello {
 pub struct Welcome {
     /// The version that the server speaks.
     pub version: u64,
-    /// The start of the server process.
+    /// This life of the session at the server: another after a restart, and when the session had expired and was
+    /// made again under the same id.
     pub boot: BootId,
     /// The session was known before this Hello.
     pub known: bool,

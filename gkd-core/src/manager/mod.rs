@@ -41,7 +41,7 @@ pub(crate) use slot::{Slot, register};
 use state::State;
 pub(crate) use state::{Accepted, Parts};
 
-use crate::identity::new_seed;
+use crate::identity::{new_boot_id, new_seed};
 
 /// How far a session has come. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +64,9 @@ pub(crate) struct TunnelManager {
     pub(crate) side: Side,
     /// Who the other end is.
     pub(crate) peer: PeerId,
+    /// Server: this life of the session. One that is made again under the same id, by another process or because it
+    /// had expired, has another.
+    boot: BootId,
     /// The runtime on which the session's tasks run.
     pub(crate) runtime: tokio::runtime::Handle,
     state: Mutex<State>,
@@ -99,6 +102,7 @@ impl TunnelManager {
             id,
             side,
             peer,
+            boot: new_boot_id(),
             runtime,
             state: Mutex::new(State::new(session)),
             accepted,
@@ -216,12 +220,11 @@ impl TunnelManager {
     pub(crate) fn add_accepted(
         self: &Arc<Self>,
         hello: &Hello,
-        boot: BootId,
         known: bool,
         remote: Option<SocketAddr>,
     ) -> Result<(Welcome, Arc<TunnelHandle>), Reject> {
         self.with(|state, now| {
-            let welcome = state.session.handle_hello(now, hello, boot, known)?;
+            let welcome = state.session.handle_hello(now, hello, self.boot, known)?;
             state.remote = remote.or(state.remote);
             Ok((welcome, state.add_tunnel(hello.tunnel)))
         })

@@ -145,7 +145,7 @@ fn admit(
         if entered.new {
             begin(inner, &manager, address, peer);
         }
-        match manager.add_accepted(hello, inner.boot, !entered.new, Some(address)) {
+        match manager.add_accepted(hello, !entered.new, Some(address)) {
             Ok((welcome, handle)) => return Ok((manager.guard(handle), welcome)),
             Err(_) if manager.ended().is_some() => inner.registry.remove(&manager),
             Err(reject) => {

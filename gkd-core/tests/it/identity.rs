@@ -191,3 +191,21 @@ async fn sessions_share_the_servers_memory_and_give_it_back() {
     until("it is given back", || server.memory().reserved() == first_window).await;
     client().connect().await.unwrap();
 }
+
+/// A Hello that was sent before the client's first Welcome may come when the session is no more. What it makes then
+/// is another session, though under the same id; its client must not take it for the one that it had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_made_again_has_another_boot_id() {
+    let session = SessionConfig { resume_for: Duration::from_millis(50), ..SessionConfig::default() };
+    let server = Server::builder().listen("127.0.0.1:0").plain(true).session(session).bind().await.unwrap();
+    let (key, id) = (SecretKey::generate(), new_session_id());
+    let (first, carrier) = hello(&server, &key, id, 0, false).await;
+    let (second, other) = hello(&server, &key, id, 1, false).await;
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!((first.boot, first.known, second.known), (second.boot, false, true));
+    drop((carrier, other));
+    until("it has expired", || server.sessions().is_empty()).await;
+    let (late, _carrier) = hello(&server, &key, id, 2, false).await;
+    let late = late.unwrap();
+    assert!(!late.known && late.boot != first.boot, "{late:?}");
+}

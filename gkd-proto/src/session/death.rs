@@ -90,7 +90,8 @@ impl Session {
 
     /// Server: a client's Hello. After a Welcome, which is to be written before anything else on that carrier,
     /// the tunnel is up. Whether the client may come in at all, and whether the session exists, was decided
-    /// before: `known` tells the client.
+    /// before: `known` tells the client. `boot` was drawn when this session was made, and is the same for all of its
+    /// tunnels: a Hello that comes late may make a session anew, which the client must not take for the one it had.
     ///
     /// # Errors
     /// The answer to send; the carrier is then to be closed. Nothing has changed.

@@ -123,7 +123,6 @@ impl Pair {
             self.cut_wire(tunnel, 0);
             self.hang_up(SERVER, tunnel, false);
         }
-        self.boot = BootId([self.boot.0[0].wrapping_add(1); 16]);
         self.replace_server();
         self.tell(&[9], || "the server starts anew".to_owned());
     }
@@ -133,6 +132,7 @@ impl Pair {
             // What the client opened and this server never had may still come to the next.
             story.lost[SERVER] |= story.opener == SERVER || story.accepted;
         }
+        self.boot = BootId([self.boot.0[0].wrapping_add(1); 16]);
         let config = self.config[SERVER].clone();
         let seed = u64::from(self.boot.0[0]);
         let session = Session::new(config, Side::Server, SessionId([3; 16]), seed, self.now);
