@@ -140,6 +140,16 @@ fn a_small_packet_does_not_hold_the_read_buffer_of_a_large_one() {
 }
 
 #[test]
+fn connections_above_the_most_are_reset_as_busy_and_counted() {
+    let mut victim = Victim::with(SessionConfig { max_connections: 2, ..SessionConfig::default() });
+    victim.send((0..5).map(connect)).unwrap();
+    let accepted = std::iter::from_fn(|| victim.session.poll_event());
+    assert_eq!(accepted.filter(|event| matches!(event, Event::Accepted { .. })).count(), 2);
+    assert_eq!((victim.session.refused(), victim.session.stats().refused), (3, 3));
+    assert!(victim.session.connection(victim.now, id(1)).is_some(), "those that it may have stay");
+}
+
+#[test]
 fn a_million_connects_and_resets_leave_bounded_records() {
     let mut victim = Victim::new();
     let most = SessionConfig::default().max_connections + 4096;

@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(super) queued: bool,
     /// It was logged that more were opened than wait.
     told_full: bool,
+    /// It was logged that more were opened than may be.
+    told_refused: bool,
     /// When the driver will wake by itself.
     pub(super) armed: Option<Instant>,
     pub(super) ended: Option<SessionEnd>,
@@ -74,6 +76,7 @@ impl State {
             backlog: VecDeque::new(),
             queued: false,
             told_full: false,
+            told_refused: false,
             armed: None,
             ended: None,
             draining: None,
@@ -118,6 +121,12 @@ impl State {
     ) -> Result<(), TunnelError> {
         let result = self.session.handle_recv(now, tunnel, buf);
         self.wake_openers();
+        if self.session.refused() > 0 && !std::mem::replace(&mut self.told_refused, true) {
+            tracing::warn!(
+                session = ?self.session.id(),
+                "the other end opens more connections than it may: those above are refused, of this session without another line"
+            );
+        }
         result
     }
 

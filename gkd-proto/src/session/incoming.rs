@@ -190,6 +190,7 @@ impl Session {
         let connection = self.new_connection(now, id);
         self.connections.insert(id, connection);
         self.schedule_sweep(now);
+        self.counters.refused += u64::from(self.accepted_live > most);
         if self.accepted_live > most || !matches!(self.drain, super::Once::Idle) {
             self.reset_connection(now, id, ResetCode::BUSY);
         }

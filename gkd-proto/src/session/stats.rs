@@ -27,6 +27,8 @@ pub struct SessionStats {
     pub payload_sent: u64,
     /// Payload bytes received, each once.
     pub payload_received: u64,
+    /// Connections of the other end that were reset as busy, being more than it may have.
+    pub refused: u64,
     /// Datagrams that were dropped because a queue was full.
     pub datagrams_dropped: u64,
     /// How often a tunnel became suspect.
@@ -80,12 +82,19 @@ pub(super) struct Counters {
     pub(super) reorder_depth: u64,
     pub(super) payload_sent: u64,
     pub(super) payload_received: u64,
+    pub(super) refused: u64,
     pub(super) datagrams_dropped: u64,
     pub(super) suspicions: u64,
     pub(super) tunnels_lost: u64,
 }
 
 impl Session {
+    /// Connections of the other end that were reset as busy: [`SessionStats::refused`] alone, for a driver that looks
+    /// often.
+    pub fn refused(&self) -> u64 {
+        self.counters.refused
+    }
+
     /// Figures since the beginning. Takes time in proportion to the number of tunnels.
     pub fn stats(&self) -> SessionStats {
         let tunnels = self.tunnels.values().map(|tunnel| TunnelStats {
@@ -108,6 +117,7 @@ impl Session {
             reorder_depth: counters.reorder_depth,
             payload_sent: counters.payload_sent,
             payload_received: counters.payload_received,
+            refused: counters.refused,
             datagrams_dropped: counters.datagrams_dropped,
             suspicions: counters.suspicions,
             tunnels_lost: counters.tunnels_lost,
