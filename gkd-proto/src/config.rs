@@ -47,8 +47,8 @@ pub struct SessionConfig {
     pub silent_for: Duration,
     /// How often a tunnel on which nothing arrives is pinged. Default 15 s.
     pub ping_every: Duration,
-    /// How long a connection may block its whole session on bytes that nobody reads, before the one that
-    /// paused longest is reset. Default 30 s.
+    /// How long connections that nobody reads may block their whole session, before the one of them that holds
+    /// most is reset. Default 30 s.
     pub blocked_for: Duration,
     /// How long a connection stays open of which one direction has ended and the other is idle. Default 1 h.
     pub half_closed_for: Duration,

@@ -29,6 +29,28 @@ fn half_close_either_way() {
 }
 
 #[test]
+fn a_half_closed_connection_ends_when_it_is_idle_for_too_long_and_not_before() {
+    let half_closed_for = secs(60);
+    let mut pair = Pair::with_config(&FOUR, SessionConfig { half_closed_for, ..SessionConfig::default() });
+    pair.allowed.timed_out = true;
+    let [idle, used] = [0; 2].map(|_| pair.open(CLIENT, KIB));
+    let whole = pair.open_idle(CLIENT);
+    for _ in 0..3 {
+        pair.run_for(half_closed_for - secs(10));
+        pair.write(SERVER, used, 1, false);
+    }
+    pair.run_for(secs(1));
+    let timed_out = |connection| Event::Reset { connection, code: ResetCode::TIMED_OUT };
+    for end in [CLIENT, SERVER] {
+        assert!(pair.saw(end, &timed_out(idle)));
+        for id in [used, whole] {
+            assert!(!pair.saw(end, &timed_out(id)), "{id} is in use, or open both ways");
+        }
+    }
+    pair.finish();
+}
+
+#[test]
 fn a_reset_ends_both_directions_and_settles() {
     let mut pair = Pair::new(&FOUR);
     let id = pair.open(CLIENT, 50 * MIB);

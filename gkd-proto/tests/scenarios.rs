@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gkd_proto::error::OpenError;
 use gkd_proto::id::ConnectionId;
+use gkd_proto::packet::ResetCode;
 use gkd_proto::{Event, SessionConfig};
 use gkd_sim::shorthand::{FOUR, KIB, MIB, millis, path, secs};
 use gkd_sim::{CLIENT, FAST, Pair, SERVER};
@@ -126,6 +127,41 @@ fn ten_grown_readers_that_stop_leave_room_for_an_eleventh() {
     pair.run_for(secs(1));
     let rate = pair.read(SERVER, eleventh) - before;
     assert!(rate > 40_000_000, "{rate} bytes per second of 100,000,000");
+}
+
+/// Of readers that stopped, and together hold all of the session's window, the one that holds most gives way: to end
+/// one that holds a byte frees nobody, however long it paused.
+#[test]
+fn a_blocked_session_gives_up_the_connection_that_holds_most() {
+    let least = 256 * KIB;
+    let config = SessionConfig {
+        connection_window: least,
+        max_connection_window: least,
+        session_window: least,
+        max_session_window: least,
+        ..SessionConfig::default()
+    };
+    let blocked_for = config.blocked_for;
+    let mut pair = Pair::with_config(&FOUR, config);
+    pair.ends[SERVER].auto_read = false;
+    let small: Vec<_> = (0..20).map(|_| pair.open(CLIENT, 1)).collect();
+    pair.run_for(secs(1));
+    let large = pair.open(CLIENT, MIB);
+    pair.run_for(secs(1));
+    pair.ends[SERVER].auto_read = true;
+    let reader = pair.open(CLIENT, MIB);
+    pair.run_for(blocked_for - secs(5));
+    assert!(pair.ends[SERVER].programs.contains_key(&large), "it may pause for {blocked_for:?}");
+    assert!(!pair.finished(SERVER, reader), "nothing is left for it yet");
+    assert!(pair.run_until(secs(15), |pair| pair.finished(SERVER, reader)));
+    assert!(pair.saw(SERVER, &Event::Reset { connection: large, code: ResetCode::TIMED_OUT }));
+    assert!(pair.saw(CLIENT, &Event::Reset { connection: large, code: ResetCode::TIMED_OUT }));
+    for id in small {
+        assert!(pair.ends[SERVER].programs.contains_key(&id), "{id} holds a byte");
+        pair.pause(SERVER, id, false);
+        assert!(pair.finished(SERVER, id), "and goes on");
+    }
+    pair.finish();
 }
 
 #[test]

@@ -205,8 +205,7 @@ impl SessionAccount {
     }
 
     fn update_share(&mut self, receive: &mut ReceiveHalf) {
-        let unread = receive.implied_charge().saturating_sub(receive.window.consumed());
-        let share = receive.window.excess().max(unread);
+        let share = receive.window.excess().max(receive.unread_charge());
         self.shares = self.shares - receive.share + share;
         receive.share = share;
     }

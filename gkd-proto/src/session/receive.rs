@@ -71,6 +71,11 @@ impl ReceiveHalf {
         self.payload + OVERHEAD * self.implied_packets
     }
 
+    /// The implied charge of which nothing was consumed.
+    pub(super) fn unread_charge(&self) -> u64 {
+        self.implied_charge().saturating_sub(self.window.consumed())
+    }
+
     /// Takes a Data packet into the ring. An error changes nothing.
     pub(super) fn insert(&mut self, data: Data) -> Result<Arrival, Violation> {
         let Data { connection, number, payload } = data;

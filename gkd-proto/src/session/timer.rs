@@ -1,5 +1,6 @@
 //! Time: what is due when, and what happens then.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::event::DropReason;
@@ -172,16 +173,21 @@ impl Session {
         self.unblock(now);
     }
 
-    /// A session that is blocked for too long on bytes that nobody reads loses the connection that was not
-    /// read for longest.
+    /// A session that is blocked for too long on bytes that nobody reads loses the connection that holds most of
+    /// those that were not read for as long, so that its end frees as much as one can. Where each was read
+    /// since, it is the one that was not read for longest.
     fn unblock(&mut self, now: Instant) {
         let Some(since) = self.account.blocked_since else { return };
         if now.saturating_duration_since(since) < self.config.blocked_for {
             return;
         }
         let unread = self.connections.values().filter(|connection| connection.receive.has_unread());
-        let longest = unread.min_by_key(|connection| (connection.read_at, connection.id));
-        if let Some(id) = longest.map(|connection| connection.id) {
+        let worst = unread.max_by_key(|connection| {
+            let paused = now.saturating_duration_since(connection.read_at);
+            let held = if paused >= self.config.blocked_for { connection.receive.unread_charge() } else { 0 };
+            (held, paused, Reverse(connection.id))
+        });
+        if let Some(id) = worst.map(|connection| connection.id) {
             self.end_connection(now, id, ResetCode::TIMED_OUT);
         }
     }

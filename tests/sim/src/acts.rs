@@ -45,18 +45,23 @@ impl Pair {
     /// Has `program` use a connection at `end`.
     pub fn engage(&mut self, end: usize, id: ConnectionId, program: Program) {
         self.ends[end].programs.insert(id, program);
+        self.note_stopped(end, id);
         self.ends[end].wake(id);
+    }
+
+    /// A reader that stands still may cost its connection.
+    fn note_stopped(&mut self, end: usize, id: ConnectionId) {
+        let stopped = self.ends[end].programs.get(&id).is_some_and(|program| program.stopped);
+        if let Some(story) = self.stories.get_mut(&id) {
+            story.stopped[end] |= stopped;
+        }
     }
 
     /// Changes the program of a connection at `end`, which then does what it can.
     pub fn instruct(&mut self, end: usize, id: ConnectionId, how: impl FnOnce(&mut Program)) {
         if let Some(program) = self.ends[end].programs.get_mut(&id) {
             how(program);
-            if program.stopped
-                && let Some(story) = self.stories.get_mut(&id)
-            {
-                story.stopped[end] = true;
-            }
+            self.note_stopped(end, id);
             self.ends[end].wake(id);
             self.watch.on_weather(self.now);
         }
@@ -109,7 +114,7 @@ impl Pair {
 
     /// The program at `end` resets a connection.
     pub fn reset(&mut self, end: usize, id: ConnectionId, code: ResetCode) {
-        self.ends[end].programs.remove(&id);
+        self.leave(end, id);
         if let Some(connection) = self.ends[end].session.connection(self.now, id) {
             connection.reset(code);
             self.stories.get_mut(&id).unwrap().reset[end] = Some(code);
@@ -119,7 +124,7 @@ impl Pair {
     }
 
     pub(crate) fn dismiss(&mut self, end: usize, id: ConnectionId) {
-        self.ends[end].programs.remove(&id);
+        self.leave(end, id);
         if let Some(connection) = self.ends[end].session.connection(self.now, id) {
             connection.release();
             let story = self.stories.get_mut(&id).unwrap();
@@ -127,6 +132,15 @@ impl Pair {
             story.released[end] = true;
             story.note_waiting(1 - end, self.now);
             self.tell(&[2, end as u64, id.0], || format!("{} drops {id}", name(end)));
+        }
+    }
+
+    /// The program at `end` is done with a connection. If it did not read, what it held of the session's credit is
+    /// free only now, and others go on.
+    fn leave(&mut self, end: usize, id: ConnectionId) {
+        let reads = self.ends[end].programs.remove(&id).is_some_and(|program| program.reads());
+        if !reads {
+            self.watch.on_weather(self.now);
         }
     }
 

@@ -39,7 +39,7 @@ pub struct Watch {
     /// The end may send again what had arrived: a tunnel of it died beside others, or its count was not known.
     may_repeat: [bool; 2],
     was_up: [bool; 2],
-    /// When a tunnel last came, went, stalled or changed, or a program stopped, went on or was told of a reset.
+    /// When a tunnel last came, went, stalled or changed, or a program stopped, went on, left or was told of a reset.
     weather: Instant,
     /// When the end's readers last got something.
     delivered: [Instant; 2],

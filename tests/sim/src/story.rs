@@ -171,7 +171,8 @@ impl Story {
         let due = match code {
             _ if self.reset[other] == Some(code) => true,
             ResetCode::NO_READER => self.released[other] && self.sent[end] > 0,
-            ResetCode::TIMED_OUT => allowed.timed_out || self.stopped != [false; 2],
+            // A program that has not answered does not read either.
+            ResetCode::TIMED_OUT => allowed.timed_out || self.stopped != [false; 2] || self.answer.is_none(),
             ResetCode::BUSY => allowed.busy && end == self.opener && !self.accepted,
             _ => self.told[other] == Some(code),
         };
