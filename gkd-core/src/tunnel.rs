@@ -98,6 +98,8 @@ fn drop_reason(reason: DropReason) -> &'static str {
 /// Dropping the future closes the carrier; the guard tells the session in any case.
 pub(crate) async fn run(guard: TunnelGuard, carrier: Carrier, front: BytesMut) -> TunnelEnd {
     let mut tunnel = Tunnel::new(&guard, carrier, front);
+    // The kernel knows the round trip since the handshake: the session chooses by it from the first packet on.
+    tunnel.sample();
     let cause = poll_fn(|cx| tunnel.poll(cx)).await;
     tunnel.over = true;
     if matches!(cause, EndCause::Io(_)) {

@@ -84,6 +84,8 @@ pub(super) struct ConnectionState {
     pub(super) in_resend_queue: bool,
     pub(super) place: Place,
     pub(super) deficit: i64,
+    /// Bytes that were cut since it last had nothing to send.
+    pub(super) run: u64,
     /// When bytes last moved in either direction, for the time-out of half-closed connections.
     pub(super) active_at: Instant,
     /// When the program last read, for the choice of whom to end when the session is blocked.
@@ -122,6 +124,7 @@ impl ConnectionState {
             in_resend_queue: false,
             place: Place::Out,
             deficit: 0,
+            run: 0,
             active_at: now,
             read_at: now,
         }

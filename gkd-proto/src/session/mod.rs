@@ -1,14 +1,15 @@
 //! A session: all that one client shares with a server, over any number of tunnels.
 //!
 //! [`Session`] is the state machine; the driver brings bytes, time and carriers. Its parts, a file each: what
-//! arrives (`incoming`), what goes out (`outgoing`) and in which order (`schedule`), the life and death of
-//! tunnels (`death`), time (`timer`), and the program's side of a connection (`handle`).
+//! arrives (`incoming`), what goes out (`outgoing`), in which order (`schedule`) and on which tunnel not (`decline`),
+//! the life and death of tunnels (`death`), time (`timer`), and the program's side of a connection (`handle`).
 
 mod account;
 mod connection;
 mod datagrams;
 mod dead;
 mod death;
+mod decline;
 mod estimate;
 mod event;
 mod handle;

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut};
 
 use super::Session;
 use super::connection::Stage;
+use super::decline::{Backlog, Decline};
 use super::event::{DropReason, Event};
 use super::once::Once;
 use super::tunnel::{Carried, ConnectionControl, SessionControl};
@@ -110,12 +111,13 @@ impl Session {
     }
 
     fn put_counted(&mut self, now: Instant, tunnel: TunnelId, end: usize, out: &mut Transmit) {
+        let leaves_control = !self.schedule.control.is_empty() && self.declines(now, tunnel, Backlog::of(1));
         while out.remaining() < end {
             let before = out.remaining();
             let room = end - before;
             let put = if self.budgets_used() < MOST_BUDGETS {
                 self.put_session_control(out)
-                    .or_else(|| self.put_connection_control(out))
+                    .or_else(|| if leaves_control { None } else { self.put_connection_control(out) })
                     .or_else(|| self.put_payload(now, tunnel, room, out))
             } else {
                 self.put_rare_control(out)
@@ -129,6 +131,9 @@ impl Session {
                     self.held_packets += 1;
                     if let Some(state) = self.tunnels.get_mut(&tunnel) {
                         state.record(now, carried, size);
+                        if state.declined == Decline::Lapsed {
+                            state.declined = Decline::No;
+                        }
                     }
                 }
             }
@@ -215,14 +220,18 @@ impl Session {
             return None;
         }
         let most = state.packet_size();
-        self.put_resend(out)
+        self.put_resend(now, tunnel, out)
             .or_else(|| self.put_datagram(out))
-            .or_else(|| self.put_data(now, most, room.max(LEAST_ROOM), out))
+            .or_else(|| self.put_data(now, tunnel, most, room.max(LEAST_ROOM), out))
     }
 
     /// A packet whose tunnel died or is suspect, before anything new: a reader waits for it.
-    fn put_resend(&mut self, out: &mut Transmit) -> Option<Put> {
+    fn put_resend(&mut self, now: Instant, tunnel: TunnelId, out: &mut Transmit) -> Option<Put> {
         while let Some(&id) = self.schedule.resend.front() {
+            let waiting = self.connections.get(&id).map_or(0, |connection| connection.send.resend_bytes());
+            if waiting > 0 && self.declines(now, tunnel, Backlog::of(waiting)) {
+                return None;
+            }
             if let Some(connection) = self.connections.get_mut(&id) {
                 if let Some((number, payload)) = connection.send.pop_resend() {
                     self.counters.resent += 1;
@@ -255,7 +264,14 @@ impl Session {
     }
 
     /// The next packet of the connection whose turn it is: cut, numbered and charged now.
-    fn put_data(&mut self, now: Instant, most: u64, room: usize, out: &mut Transmit) -> Option<Put> {
+    fn put_data(
+        &mut self,
+        now: Instant,
+        tunnel: TunnelId,
+        most: u64,
+        room: usize,
+        out: &mut Transmit,
+    ) -> Option<Put> {
         if !self.has_session_credit() {
             if self.queued > 0 {
                 self.tell_session_blocked();
@@ -265,7 +281,7 @@ impl Session {
         if self.budgets_used() > 0 {
             return None;
         }
-        let id = self.schedule.next(&mut self.connections, most)?;
+        let id = self.next_to_carry(now, tunnel, most)?;
         let tunnels = self.tunnels.len() as u64;
         let (largest, round_trip) = (self.peer?.max_payload, self.round_trip);
         let limit = self.send_limit();
@@ -282,6 +298,7 @@ impl Session {
         connection.send.credit.charge(now, round_trip, cost);
         self.send_credit.charge(now, round_trip, cost);
         connection.deficit -= cost as i64;
+        connection.run = connection.run.saturating_add(payload.len() as u64);
         connection.active_at = now;
         self.queued -= payload.len() as u64;
         self.counters.payload_sent += payload.len() as u64;
@@ -295,6 +312,31 @@ impl Session {
         encode_data_header(out.headers(), id, number, payload.len());
         out.put_payload(payload.clone());
         Some(Put::Counted(Carried::Data { connection: id, number, payload }))
+    }
+
+    /// The connection whose turn it is, of those that this tunnel does not leave to the others. One that is sparse
+    /// waits for its own bytes alone; one with a backlog for all that stands there with it.
+    fn next_to_carry(&mut self, now: Instant, tunnel: TunnelId, most: u64) -> Option<ConnectionId> {
+        if let Some(id) = self.schedule.next_sparse(&mut self.connections) {
+            let queued = self.connections.get(&id).map_or(0, |connection| connection.send.queued());
+            if !self.declines(now, tunnel, Backlog::of(queued)) {
+                return Some(id);
+            }
+        }
+        let id = self.schedule.next_bulk(&mut self.connections, most)?;
+        let backlog = self.schedule.backlog(&self.connections);
+        if self.declines(now, tunnel, backlog) || self.is_held_up(now, tunnel, id, backlog) {
+            None
+        } else {
+            Some(id)
+        }
+    }
+
+    fn is_held_up(&mut self, now: Instant, tunnel: TunnelId, id: ConnectionId, backlog: Backlog) -> bool {
+        let Some(connection) = self.connections.get(&id) else { return false };
+        let credit = connection.send.credit.available().min(self.send_credit.available());
+        let sharers = self.schedule.bulk_len();
+        backlog.total() > credit && self.holds_up(now, tunnel, credit, sharers)
     }
 
     /// The Finish is due behind the last packet; Blocked before the credit is used up.

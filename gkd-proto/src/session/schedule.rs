@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use super::connection::{ConnectionState, Place};
+use super::decline::Backlog;
 use super::hash::IdMap;
 use super::{Session, Tunnel};
 use crate::credit::{OVERHEAD, WORTHWHILE};
@@ -15,6 +16,9 @@ use crate::id::{ConnectionId, TunnelId};
 /// What a connection may send before the next one's turn, in bytes; a tunnel that cuts larger packets gives
 /// one of those.
 const QUANTUM: u64 = 16 * 1024;
+
+/// So many connections are looked at to see how large the backlog is.
+const FEW: usize = 16;
 
 /// Queues of connections that wait for a tunnel. Each holds an id at most once; a stale one (of a connection
 /// that is forgotten or has nothing to send any more) is passed over when its turn comes.
@@ -48,18 +52,17 @@ impl Schedule {
         } else {
             connection.place = Place::Sparse;
             connection.deficit = QUANTUM as i64;
+            connection.run = 0;
             self.sparse.push_back(connection.id);
         }
     }
 
-    /// The connection whose turn it is, which has data to send. It stays where it is: what it sends is taken
+    /// The sparse connection whose turn it is, which has data to send. It stays where it is: what it sends is taken
     /// from its deficit, and the next call goes on from there.
-    pub(super) fn next(
+    pub(super) fn next_sparse(
         &mut self,
         connections: &mut IdMap<ConnectionId, Box<ConnectionState>>,
-        packet: u64,
     ) -> Option<ConnectionId> {
-        let quantum = QUANTUM.max(packet) as i64;
         while let Some(&id) = self.sparse.front() {
             let connection = connections.get_mut(&id).filter(|connection| connection.place == Place::Sparse);
             if let Some(connection) = connection {
@@ -72,6 +75,16 @@ impl Schedule {
             }
             self.sparse.pop_front();
         }
+        None
+    }
+
+    /// The connection with a backlog whose turn it is, likewise.
+    pub(super) fn next_bulk(
+        &mut self,
+        connections: &mut IdMap<ConnectionId, Box<ConnectionState>>,
+        packet: u64,
+    ) -> Option<ConnectionId> {
+        let quantum = QUANTUM.max(packet) as i64;
         while let Some(&id) = self.bulk.front() {
             let connection = connections.get_mut(&id).filter(|connection| connection.place == Place::Bulk);
             match connection {
@@ -91,6 +104,29 @@ impl Schedule {
             }
         }
         None
+    }
+}
+
+impl Schedule {
+    /// How many connections have a backlog.
+    pub(super) fn bulk_len(&self) -> usize {
+        self.bulk.len()
+    }
+
+    /// What stands in the way of a packet of bulk, itself included; [`Backlog::ENDLESS`] where more connections than
+    /// [`FEW`] do.
+    pub(super) fn backlog(&self, connections: &IdMap<ConnectionId, Box<ConnectionState>>) -> Backlog {
+        if self.bulk.len() > FEW {
+            return Backlog::ENDLESS;
+        }
+        let waiting = self.bulk.iter().filter_map(|id| connections.get(id)).filter(|it| it.has_data());
+        waiting.fold(Backlog::default(), |sum, connection| {
+            let likely = if connection.send.writer_waits { connection.run } else { 0 };
+            Backlog {
+                queued: sum.queued.saturating_add(connection.send.queued()),
+                likely: sum.likely.saturating_add(likely),
+            }
+        })
     }
 }
 
@@ -164,9 +200,11 @@ impl Session {
             return;
         }
         let idle = self.tunnels.values().filter(usable).filter(|tunnel| tunnel.idle);
-        let soonest = idle.min_by_key(|tunnel| (tunnel.is_full(), tunnel.time_to_deliver()));
-        if let Some(soonest) = soonest.map(|tunnel| tunnel.id) {
+        let soonest = idle
+            .min_by_key(|tunnel| (tunnel.is_full(), tunnel.estimate.kernel.recovering, tunnel.arrives_in(1)));
+        if let Some((soonest, arrives_in)) = soonest.map(|tunnel| (tunnel.id, tunnel.arrives_in(1))) {
             self.wake(soonest);
+            arrives_in.into_iter().for_each(|arrives_in| self.pass_over(arrives_in));
         }
     }
 

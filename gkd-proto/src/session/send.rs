@@ -27,6 +27,7 @@ pub(super) struct SendHalf {
     outstanding: Outstanding,
     /// Those of them whose tunnel died or is suspect, by number.
     resend: BTreeMap<PacketNumber, Bytes>,
+    resend_bytes: u64,
     pub(super) credit: SendCredit,
     /// The program will write no more.
     pub(super) finishing: bool,
@@ -120,27 +121,36 @@ impl SendHalf {
     /// The other end holds this packet; by which tunnel does not matter.
     pub(super) fn acked(&mut self, number: PacketNumber) {
         if self.outstanding.remove(number) && !self.resend.is_empty() {
-            self.resend.remove(&number);
+            self.unqueue(number);
         }
     }
 
     /// The tunnel that carried this packet is dead or suspect. Whether it is to be sent again.
     pub(super) fn requeue(&mut self, number: PacketNumber, payload: &Bytes) -> bool {
         let lost = self.outstanding.contains(number);
-        if lost {
-            self.resend.insert(number, payload.clone());
+        if lost && self.resend.insert(number, payload.clone()).is_none() {
+            self.resend_bytes += payload.len() as u64;
         }
         lost
     }
 
     /// The tunnel is no longer suspect; whether the packet had not gone elsewhere yet, and now need not.
     pub(super) fn unqueue(&mut self, number: PacketNumber) -> bool {
-        self.resend.remove(&number).is_some()
+        let payload = self.resend.remove(&number);
+        self.resend_bytes -= payload.as_ref().map_or(0, |payload| payload.len() as u64);
+        payload.is_some()
     }
 
     /// Takes the lowest packet that is to be sent again.
     pub(super) fn pop_resend(&mut self) -> Option<(PacketNumber, Bytes)> {
-        self.resend.pop_first()
+        let (number, payload) = self.resend.pop_first()?;
+        self.resend_bytes -= payload.len() as u64;
+        Some((number, payload))
+    }
+
+    /// Bytes that are to be sent again.
+    pub(super) fn resend_bytes(&self) -> u64 {
+        self.resend_bytes
     }
 
     /// The packets that are on the way, and do not wait to be sent again. For tests.
@@ -167,6 +177,7 @@ impl SendHalf {
         self.pieces = VecDeque::new();
         self.open_piece = BytesMut::new();
         self.resend.clear();
+        self.resend_bytes = 0;
         self.outstanding = Outstanding::default();
         queued
     }

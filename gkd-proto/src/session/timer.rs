@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
+use super::decline::Decline;
 use super::event::DropReason;
 use super::tunnel::ACK_DELAY;
 use super::{Event, Session};
@@ -43,7 +44,14 @@ impl Session {
         let ping = self.ping_at(tunnel, quiet);
         // An acknowledgement that its own tunnel does not take is given to any other.
         let overdue = tunnel.has_untold().then(|| tunnel.overdue_at()).flatten();
-        [tunnel.ack_deadline(), overdue, tunnel.suspicion_at(), answer, ping].into_iter().flatten().min()
+        let lapse = match tunnel.declined {
+            Decline::Until(until) => Some(until),
+            Decline::No | Decline::Lapsed => None,
+        };
+        [tunnel.ack_deadline(), overdue, tunnel.suspicion_at(), answer, ping, lapse]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When a tunnel that owes an answer has been silent, or has stood still, for too long.
@@ -61,6 +69,7 @@ impl Session {
             return None;
         }
         let usual = tunnel.last_heard + self.config.ping_every;
+        let usual = tunnel.ask_at().map_or(usual, |ask| ask.min(usual));
         if self.side == Side::Server {
             return Some(usual);
         }
@@ -110,8 +119,7 @@ impl Session {
             return self.expire();
         }
         let tunnels: Vec<_> = self.tunnels.keys().copied().collect();
-        let quiet = self.first_quiet_at();
-        tunnels.into_iter().for_each(|tunnel| self.tunnel_time(now, tunnel, quiet));
+        tunnels.iter().for_each(|tunnel| self.tunnel_time(now, *tunnel));
         if self.stalled_at().is_some_and(|due| now >= due) {
             self.stalled_told = Some(now);
             self.events.push_back(Event::Stalled);
@@ -119,16 +127,18 @@ impl Session {
         if self.next_sweep.is_some_and(|due| now >= due) {
             self.sweep(now);
         }
+        // Behind all else, for what happened to one may ask for a Ping of another.
+        let quiet = self.first_quiet_at();
+        tunnels.into_iter().for_each(|tunnel| self.ping_if_due(now, tunnel, quiet));
     }
 
-    fn tunnel_time(&mut self, now: Instant, id: TunnelId, quiet: Option<Instant>) {
+    fn tunnel_time(&mut self, now: Instant, id: TunnelId) {
         let Some(tunnel) = self.tunnels.get(&id).filter(|tunnel| tunnel.dropping.is_none()) else { return };
         if self.silent_at(tunnel).is_some_and(|due| now >= due) {
             return self.drop_tunnel(id, DropReason::Silent);
         }
         let ack = tunnel.ack_deadline().is_some_and(|due| now >= due);
         let overdue = tunnel.overdue_at().is_some_and(|due| now >= due);
-        let ping = self.ping_at(tunnel, quiet).is_some_and(|due| now >= due);
         let look = tunnel.suspicion_at().is_some_and(|due| now >= due);
         if ack && let Some(tunnel) = self.tunnels.get_mut(&id) {
             tunnel.ack_due = true;
@@ -138,11 +148,16 @@ impl Session {
             tunnel.overdue_told = Some(now);
             self.wake_others(id);
         }
-        if ping {
-            self.ping(now, id);
-        }
         if look {
             self.suspect_if_silent(now, id);
+        }
+        self.lapse(now, id);
+    }
+
+    fn ping_if_due(&mut self, now: Instant, id: TunnelId, quiet: Option<Instant>) {
+        let Some(tunnel) = self.tunnels.get(&id).filter(|tunnel| tunnel.dropping.is_none()) else { return };
+        if self.ping_at(tunnel, quiet).is_some_and(|due| now >= due) {
+            self.ping(now, id);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::decline::Decline;
 use super::estimate::Estimate;
 use super::event::DropReason;
 use crate::id::{ConnectionId, PacketNumber, TunnelId};
@@ -128,6 +129,12 @@ pub(super) struct Tunnel {
     pub(super) ping_due: bool,
     pub(super) pong_due: Option<u64>,
     pub(super) suspect: bool,
+    /// It left packets to the others.
+    pub(super) declined: Decline,
+    /// Since something last came on it, others were better for a packet than it.
+    pub(super) passed_over: bool,
+    /// When a counted packet was last written on it.
+    pub(super) carried_at: Instant,
     /// Not looked at as a suspect before this.
     pub(super) next_look: Instant,
     /// This end sends nothing counted on it any more; the other end said so.
@@ -174,6 +181,9 @@ impl Tunnel {
             ping_due: false,
             pong_due: None,
             suspect: false,
+            declined: Decline::No,
+            passed_over: false,
+            carried_at: now,
             next_look: now,
             leaving: false,
             left: false,
@@ -196,6 +206,7 @@ impl Tunnel {
             self.delivered_at = now;
             self.last_progress = now;
         }
+        self.carried_at = now;
         self.written += 1;
         self.in_flight_bytes += size as u64;
         let (delivered, delivered_at) = (self.delivered, self.delivered_at);
@@ -274,14 +285,6 @@ impl Tunnel {
         !self.leaving && self.dropping.is_none()
     }
 
-    /// How long a packet that is written now takes to arrive: what is before it, and the way.
-    pub(super) fn time_to_deliver(&self) -> Duration {
-        let queue = self.estimate.rate.get().filter(|rate| *rate > 0).map_or(Duration::ZERO, |rate| {
-            Duration::from_secs_f64(self.in_flight_bytes as f64 / rate as f64)
-        });
-        queue.max(self.estimate.round_trip().unwrap_or_default() / 2)
-    }
-
     // ---- receiving ----
 
     /// A counted packet of `size` bytes was received.
@@ -298,6 +301,7 @@ impl Tunnel {
     /// So many bytes of any kind are there, behind the rest that the last turn left.
     pub(super) fn hear(&mut self, now: Instant, buffered: usize) {
         self.last_heard = now;
+        self.passed_over = false;
         let size = buffered.saturating_sub(self.rest);
         self.bytes_received += size as u64;
         let (start, bytes, _) = &mut self.incoming;
@@ -407,14 +411,14 @@ impl Hash for Tunnel {
         let Self {
             id, estimate: _, written, acked, in_flight, in_flight_bytes, delivered: _, delivered_at: _,
             last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
-            overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, next_look, leaving, left, close_told,
+            overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, declined, passed_over, carried_at, next_look, leaving, left, close_told,
             dropping, idle, to_poll, bytes_sent: _, bytes_received: _, rest,
         } = self;
         (id, ack_delay(self.estimate.round_trip()), self.patience()).hash(to);
         (written, acked, in_flight, in_flight_bytes, last_progress).hash(to);
         (received, told, untold_bytes, first_untold, last_counted, ack_due, overdue_told).hash(to);
         (last_heard, ping, pinged_at, ping_due, pong_due, suspect, next_look, rest).hash(to);
-        (leaving, left, close_told, dropping, idle, to_poll).hash(to);
+        (leaving, left, close_told, dropping, idle, to_poll, declined, passed_over, carried_at).hash(to);
     }
 }
 

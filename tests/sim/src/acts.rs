@@ -248,6 +248,14 @@ impl Pair {
         }
     }
 
+    /// This tunnel's path is another from now on.
+    pub fn change(&mut self, tunnel: TunnelId, path: Path) {
+        if let Some(wire) = self.wires.get_mut(&tunnel) {
+            wire.directions.iter_mut().for_each(|direction| direction.path = path);
+            self.watch.on_weather(self.now);
+        }
+    }
+
     /// Nothing moves on this tunnel in either direction, or goes on; the ends hear nothing of it.
     pub fn stall(&mut self, tunnel: TunnelId, stalled: bool) {
         self.stall_ways(tunnel, [stalled; 2]);
