@@ -68,6 +68,9 @@ pub(crate) struct Options {
     /// From which what is lost is drawn; each run has one more
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Only tell when the line is not what it is said to be, and go on: to try whether the lab runs, not to measure
+    #[arg(long)]
+    pub(crate) tolerate: bool,
     /// Where gkd-server and gkd-client are [default: built for release, if they are not beside the lab]
     #[arg(long, value_name = "DIR")]
     bin: Option<PathBuf>,

@@ -131,7 +131,7 @@ impl Net {
         server.ip(&["addr", "add", &format!("{INSIDE}/32"), "dev", "lo"])?;
         let mut net = Self { paths: Vec::new(), client, server };
         for (index, spec) in specs.iter().enumerate() {
-            // Four seeds a path, so that no two directions draw the same.
+            // No two directions of a run draw the same, nor do those of two runs.
             let path = net.add_path(index, spec, seed.wrapping_mul(1000).wrapping_add(index as u64 * 2))?;
             net.paths.push(path);
         }

@@ -142,7 +142,8 @@ impl Line {
     pub(crate) fn enter(&mut self, now: Duration, packet: Vec<u8>) {
         self.advance(now);
         let (flow, tcp) = flow::parse(&packet);
-        let flow = if self.flows.len() < MAX_FLOWS { flow } else { Flow::default() };
+        let is_known = self.flows.len() < MAX_FLOWS || self.flows.contains_key(&flow);
+        let flow = if is_known { flow } else { Flow::default() };
         let state = self.flows.entry(flow).or_default();
         self.counts.entered += 1;
         self.counts.bytes += packet.len() as u64;

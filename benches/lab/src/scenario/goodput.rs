@@ -88,8 +88,8 @@ fn beside(lab: &mut Lab, many: usize) -> Vec<Subject> {
         Subject::Raw { connections: 1 },
         Subject::Gkd(lab.gkd(many)),
         Subject::Raw { connections: many },
-        Subject::Mptcp { subflows: many - 1 },
     ];
+    subjects.extend(lab.mptcp(many - 1));
     subjects.extend(lab.rivals());
     lab.chosen(subjects)
 }

@@ -103,6 +103,9 @@ impl Lab {
         if self.options.congestion != "cubic" {
             add(format!("--congestion {}", self.options.congestion));
         }
+        if self.options.tolerate {
+            add("--tolerate".to_owned());
+        }
         if self.options.upload {
             add("--upload".to_owned());
         }
@@ -138,6 +141,17 @@ impl Lab {
         found
     }
 
+    /// MPTCP with so many subflows beside the first, where there is any; a note where not.
+    fn mptcp(&mut self, subflows: usize) -> Option<Subject> {
+        match Subject::mptcp_missing() {
+            None => Some(Subject::Mptcp { subflows }),
+            Some(missing) => {
+                self.report.note(self.name, format!("MPTCP: {missing}."));
+                None
+            }
+        }
+    }
+
     /// Those of the subjects that were asked for.
     fn chosen(&self, subjects: Vec<Subject>) -> Vec<Subject> {
         let asked = &self.options.subjects;
@@ -163,7 +177,13 @@ impl Lab {
                 checked.carried.line.late,
                 checked.carried.line.cpu
             );
-            checked.judge(&clean)?;
+            match checked.judge(&clean) {
+                Ok(()) => {}
+                Err(error) if self.options.tolerate => {
+                    self.report.note(self.name, format!("NOT A MEASUREMENT: {error:#}."));
+                }
+                Err(error) => return Err(error),
+            }
             self.checked.push(clean);
         }
         Ok(())

@@ -47,12 +47,13 @@ fn sum() -> f64 {
 fn two_paths(lab: &mut Lab) -> Result<()> {
     lab.check(&paths())?;
     let gkd = lab.gkd(TUNNELS);
-    let subjects = lab.chosen(vec![
+    let mut subjects = vec![
         Subject::Gkd(Gkd { paths: 2, ..gkd.clone() }),
         Subject::Gkd(gkd),
         Subject::Raw { connections: 1 },
-        Subject::Mptcp { subflows: 1 },
-    ]);
+    ];
+    subjects.extend(lab.mptcp(1));
+    let subjects = lab.chosen(subjects);
     let congestion = lab.options.congestion.clone();
     let all = lab.goodputs(&paths(), &subjects, &congestion, lab.window(SKIP))?;
     for (subject, measured) in subjects.iter().zip(&all) {
@@ -70,9 +71,10 @@ fn two_paths(lab: &mut Lab) -> Result<()> {
 /// What is found in each run: goodput before, while it is dark and after, and the stall.
 fn death(lab: &mut Lab) -> Result<()> {
     lab.check(&paths())?;
-    let subjects = [Subject::Gkd(Gkd { paths: 2, ..lab.gkd(TUNNELS) }), Subject::Mptcp { subflows: 1 }];
+    let mut subjects = vec![Subject::Gkd(Gkd { paths: 2, ..lab.gkd(TUNNELS) })];
+    subjects.extend(lab.mptcp(1));
     let congestion = lab.options.congestion.clone();
-    for subject in lab.chosen(subjects.to_vec()) {
+    for subject in lab.chosen(subjects) {
         let names = ["before", "while it is dark", "when it is back"];
         let mut all = names.map(Measured::new);
         let mut stall = Measured::new("stall");

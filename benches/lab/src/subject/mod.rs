@@ -69,8 +69,17 @@ impl Subject {
         }
     }
 
+    /// Why there is no MPTCP here, if there is none.
+    pub(crate) fn mptcp_missing() -> Option<&'static str> {
+        mptcp::missing()
+    }
+
     /// Begins it; `congestion` is for all that crosses the line. Programs are found in `bin` or on the PATH.
     pub(crate) fn start(&self, net: &Net, congestion: &str, bin: &Path) -> Result<Running> {
+        for space in [&net.client, &net.server] {
+            // For those who cannot be told.
+            space.set("ipv4/tcp_congestion_control", congestion)?;
+        }
         let raw = |to, kind| Dial { to, from: None, kind, congestion: Some(Arc::from(congestion)) };
         let begin = |kind, port| Destination::start(&net.server, port, kind, Some(congestion));
         let started = match self {

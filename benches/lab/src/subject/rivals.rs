@@ -1,5 +1,5 @@
-//! Other tunnels, where they are on the PATH, as their own manuals start them. They take the system's congestion
-//! control, for none of them has an option for it.
+//! Other tunnels, where they are on the PATH, as their own manuals start them. They take the congestion control of their
+//! namespace, for none of them has an option for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,10 +23,12 @@ pub(crate) enum Rival {
     Wstunnel,
     Shadowsocks,
     Rathole,
+    Aggligator,
 }
 
 /// All that are known.
-pub(crate) const RIVALS: [Rival; 3] = [Rival::Wstunnel, Rival::Shadowsocks, Rival::Rathole];
+pub(crate) const RIVALS: [Rival; 4] =
+    [Rival::Wstunnel, Rival::Shadowsocks, Rival::Rathole, Rival::Aggligator];
 
 /// A program, in the client's or the server's namespace.
 struct Part {
@@ -41,6 +43,7 @@ impl Rival {
             Self::Wstunnel => "wstunnel",
             Self::Shadowsocks => "shadowsocks",
             Self::Rathole => "rathole",
+            Self::Aggligator => "aggligator",
         }
     }
 
@@ -49,6 +52,7 @@ impl Rival {
             Self::Wstunnel => &["wstunnel"],
             Self::Shadowsocks => &["ssserver", "sslocal"],
             Self::Rathole => &["rathole"],
+            Self::Aggligator => &["agg-tunnel"],
         }
     }
 
@@ -106,6 +110,21 @@ impl Rival {
                 vec![
                     part("ssserver", false, &common),
                     part("sslocal", true, &[&common[..], &local[..]].concat()),
+                ]
+            }
+            Self::Aggligator => {
+                let (port, serves) = (SERVER_PORT.to_string(), format!("{to}:{DESTINATION_PORT}"));
+                let ports = format!("{DESTINATION_PORT}:{FORWARD_PORT}");
+                // Otherwise it listens at ::1 only.
+                let everywhere = "--global";
+                let to = server.to_string();
+                vec![
+                    part("agg-tunnel", false, &["server", "--no-monitor", "--port", &serves, "--tcp", &port]),
+                    part(
+                        "agg-tunnel",
+                        true,
+                        &["client", "--no-monitor", everywhere, "--port", &ports, "--tcp", &to],
+                    ),
                 ]
             }
             // It works the other way round: its server is where the programs are.
