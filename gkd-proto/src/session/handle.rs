@@ -50,7 +50,7 @@ impl<'a> ConnectionMut<'a> {
         self.id
     }
 
-    /// Accepts bytes from the front of `data` and takes them from it, without copying; how many.
+    /// Accepts bytes from the front of `data` and takes them from it, without copying more than a KiB; how many.
     /// [`Writable`](super::Event::Writable) follows when not all were taken.
     ///
     /// # Errors
