@@ -114,9 +114,19 @@ impl Dialer {
 
     /// Reaches a target, or tells why not. Dropping the future gives the dial up.
     pub async fn dial(&self, target: &Target) -> Result<TcpStream, DialFailure> {
+        self.dial_beside(target, || Some(())).await
+    }
+
+    /// The same, where an attempt that begins beside another takes a `place` for as long as it lasts. While there is
+    /// none, it waits until the others have failed.
+    pub(crate) async fn dial_beside<P>(
+        &self,
+        target: &Target,
+        place: impl FnMut() -> Option<P>,
+    ) -> Result<TcpStream, DialFailure> {
         let dialled = timeout(self.timeout, async {
             let addresses = self.addresses(target).await?;
-            connect(interleave(self.permitted(addresses)?)).await
+            connect(interleave(self.permitted(addresses)?), place).await
         });
         match dialled.await {
             Ok(Ok(socket)) => {
@@ -176,14 +186,25 @@ fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 }
 
 /// Connects to the first address that answers. There is one address at least.
-async fn connect(mut waiting: VecDeque<SocketAddr>) -> Result<TcpStream, DialFailure> {
+async fn connect<P>(
+    mut waiting: VecDeque<SocketAddr>,
+    mut place: impl FnMut() -> Option<P>,
+) -> Result<TcpStream, DialFailure> {
     let mut attempts = FuturesUnordered::new();
     let mut worst: Option<DialFailure> = None;
     loop {
-        if let Some(addr) = waiting.pop_front() {
-            attempts.push(async move { attempt(addr).await.map_err(|error| (addr, error)) });
+        // The caller has a place for the first.
+        let alone = attempts.is_empty();
+        let beside = if alone || waiting.is_empty() { None } else { place() };
+        if (alone || beside.is_some())
+            && let Some(addr) = waiting.pop_front()
+        {
+            attempts.push(async move {
+                let _place = beside;
+                attempt(addr).await.map_err(|error| (addr, error))
+            });
         }
-        // Ends: each turn begins an attempt or ends one.
+        // Ends: each turn begins an attempt, or ends one, or waits for one to end or a place to be free.
         tokio::select! {
             biased;
             Some(result) = attempts.next() => match result {

@@ -24,7 +24,7 @@ struct Taken {
     of: HashMap<PeerId, usize>,
 }
 
-/// One destination's place; free again when dropped.
+/// The place of one destination, or of one of several addresses of it that are tried at a time; free again when dropped.
 #[derive(Debug)]
 pub(crate) struct DialPlace {
     limit: Arc<DialLimit>,

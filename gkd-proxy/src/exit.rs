@@ -91,7 +91,8 @@ impl Exit {
             }
         };
         let Destination::Tcp(target) = &destination;
-        let Ok(_place) = self.place(connection.peer()) else {
+        let peer = connection.peer();
+        let Ok(_place) = self.place(peer) else {
             connection.confirm(Err(DialError::Busy));
             return Err(ExitError::Busy(destination));
         };
@@ -99,17 +100,17 @@ impl Exit {
         let mut rules = self.rules.subscribe();
         let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
         let dialled = tokio::select! {
-            dialled = dialer.dial(target) => dialled,
+            dialled = dialer.dial_beside(target, || self.place(peer).ok()) => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {
             Ok(socket) => {
                 connection.confirm(Ok(()));
-                let peer = socket.peer_addr().ok();
+                let address = socket.peer_addr().ok();
                 let relayed = tokio::select! {
                     relayed = relay(socket, connection, Bytes::new(), &self.relay) => relayed,
                     // The relay resets both sides when it is dropped.
-                    denial = forbidden(&mut rules, peer) => return Err(ExitError::Forbidden(destination, denial)),
+                    denial = forbidden(&mut rules, address) => return Err(ExitError::Forbidden(destination, denial)),
                 };
                 tracing::debug!(
                     "{destination}: {} bytes up, {} down, {:?}",
