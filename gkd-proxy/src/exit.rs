@@ -100,7 +100,7 @@ impl Exit {
         let mut rules = self.rules.subscribe();
         let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
         let dialled = tokio::select! {
-            dialled = dialer.dial_beside(target, || self.place(peer).ok()) => dialled,
+            dialled = dialer.dial_for(peer, target, || self.place(peer).ok()) => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {

@@ -26,6 +26,7 @@ pub mod exit;
 mod http_proxy;
 pub mod listen;
 pub mod listener;
+mod lookups;
 mod mixed;
 mod outlet;
 pub mod program;

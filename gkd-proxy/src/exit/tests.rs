@@ -146,6 +146,47 @@ async fn one_destination_that_hangs_disturbs_no_other() {
     tokio::time::timeout(Duration::from_secs(5), near.connected()).await.unwrap().unwrap();
 }
 
+/// Never resolves a name that begins with "slow"; others lead to loopback.
+struct Slow;
+
+impl Resolve for Slow {
+    fn resolve(&self, name: &str, port: u16) -> Resolving {
+        let slow = name.starts_with("slow");
+        Box::pin(async move {
+            if slow {
+                pending::<()>().await;
+            }
+            Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_peer_whose_names_do_not_resolve_keeps_no_other_waiting() {
+    let dialer = Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])).with_resolver(Slow);
+    let exit = Arc::new(Exit::new(dialer, RelayConfig::default()));
+    let serve = |far| {
+        let exit = exit.clone();
+        tokio::spawn(async move { exit.serve(far).await })
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..1000 {
+        let (near, far) = memory::pair(to("slow.example:80"));
+        waiting.push((serve(far), near));
+    }
+    tokio::task::yield_now().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (near, far) = memory::pair(to(&format!("quick.example:{port}")));
+    serve(far.of(PeerId([2; 32])));
+    tokio::time::timeout(Duration::from_secs(5), near.connected()).await.unwrap().unwrap();
+    // Those that are given up are not looked up, and make room.
+    for (served, near) in waiting {
+        near.reset(ResetCode::APPLICATION);
+        served.await.unwrap().unwrap_err();
+    }
+}
+
 #[tokio::test]
 async fn at_the_limit_a_peer_is_told_so_and_those_that_end_make_room() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
