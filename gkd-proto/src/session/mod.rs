@@ -423,6 +423,7 @@ impl Session {
 
     /// Turns a connection into what remains until its accounts are settled.
     fn settle(&mut self, id: ConnectionId, code: ResetCode, total_known: bool) {
+        self.schedule.leave(&mut self.connections, id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stage = Stage::Settling { code, total_known };
         connection.reset.due();
@@ -445,6 +446,7 @@ impl Session {
     }
 
     fn forget(&mut self, id: ConnectionId) {
+        self.schedule.leave(&mut self.connections, id);
         let Some(mut connection) = self.connections.remove(&id) else { return };
         self.account.release(&mut connection.receive);
         self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.incoming.bytes());
