@@ -380,9 +380,8 @@ impl Tunnel {
         } else {
             self.tick = None;
             self.want = *READ.start();
-            if self.buf.is_empty() {
-                self.buf = BytesMut::new();
-            }
+            // What of a packet is here waits without the room that was there for more.
+            self.buf = BytesMut::from(&self.buf[..]);
         }
     }
 

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use gkd_proto::SessionConfig;
+use gkd_proto::budget::Reservation;
 use gkd_proto::credit::{OVERHEAD, charge};
 use gkd_proto::handshake::{Hello, Parameters, VERSION};
-use gkd_proto::id::{ConnectionId, PacketNumber, SessionId, Side, TunnelId};
+use gkd_proto::id::{ConnectionId, PacketNumber, PeerId, SessionId, Side, TunnelId};
 use gkd_proto::packet::{Connect, Data, Packet, Reset, ResetCode};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
@@ -111,6 +112,17 @@ fn dear(index: u64) -> [Packet; 3] {
     ]
 }
 
+fn hello() -> Hello {
+    Hello {
+        version: VERSION,
+        session: SessionId([1; 16]),
+        tunnel: TunnelId(0),
+        exists: false,
+        parameters: Parameters::default(),
+        dead: Vec::new(),
+    }
+}
+
 #[tokio::test]
 async fn what_the_session_takes_long_over_is_read_in_small_parts() {
     const CONNECTIONS: u64 = 16_000;
@@ -121,16 +133,8 @@ async fn what_the_session_takes_long_over_is_read_in_small_parts() {
     let (mut near, far) = duplex(2 * flooded);
     let far = Watched::new(far, Duration::ZERO);
     let (reads, largest) = (far.reads.clone(), far.largest.clone());
-    let hello = Hello {
-        version: VERSION,
-        session: SessionId([1; 16]),
-        tunnel: TunnelId(0),
-        exists: false,
-        parameters: Parameters::default(),
-        dead: Vec::new(),
-    };
     let mut said = BytesMut::new();
-    hello.encode(&mut said);
+    hello().encode(&mut said);
     near.write_all(&said).await.unwrap();
     let far = accept_streams([far], SessionConfig::default()).await.unwrap();
     near.write_all(&flood).await.unwrap();
@@ -143,4 +147,31 @@ async fn what_the_session_takes_long_over_is_read_in_small_parts() {
     let (reads, largest) = (reads.load(Ordering::Relaxed), largest.load(Ordering::Relaxed));
     assert!(largest <= 32 * 1024, "{reads} reads, of {largest} bytes at the most");
     assert_eq!(far.session().ended(), None);
+}
+
+#[tokio::test]
+async fn a_packet_that_never_comes_whole_holds_no_large_buffer() {
+    let (config, accepted, runtime) = (Arc::default(), Arc::default(), tokio::runtime::Handle::current());
+    let (id, nobody) = (SessionId([1; 16]), PeerId([0; 32]));
+    let memory = Reservation::default();
+    let manager = TunnelManager::spawn(config, Side::Server, id, nobody, memory, accepted, runtime);
+    let (_, handle) = manager.add_accepted(&hello(), false, None).unwrap();
+    let guard = manager.guard(handle);
+    let (mut near, far) = duplex(1024 * 1024);
+    let mut tunnel = Tunnel::new(&guard, Carrier::brought(far, nobody), BytesMut::new());
+    // Enough of what is passed over to be read in large parts, and the first byte of one packet more.
+    let mut sent = BytesMut::new();
+    (0..200_000).for_each(|_| Packet::Unknown(0x0f).encode(&mut sent));
+    sent.extend_from_slice(&[0x0f]);
+    let whole = sent.len() as u64;
+    near.write_all(&sent).await.unwrap();
+    let idle = poll_fn(|cx| {
+        let working = tunnel.poll(cx).is_pending();
+        assert!(working, "the tunnel stands");
+        let rests = tunnel.received == whole && tunnel.tick.is_none();
+        if rests { Poll::Ready(()) } else { Poll::Pending }
+    });
+    tokio::time::timeout(Duration::from_secs(30), idle).await.unwrap();
+    assert_eq!(&tunnel.buf[..], [0x0f]);
+    assert!(tunnel.buf.capacity() <= *READ.start(), "{} bytes are held", tunnel.buf.capacity());
 }
