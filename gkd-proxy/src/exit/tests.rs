@@ -191,7 +191,7 @@ async fn a_peer_whose_names_do_not_resolve_keeps_no_other_waiting() {
 async fn at_the_limit_a_peer_is_told_so_and_those_that_end_make_room() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = to(&listener.local_addr().unwrap().to_string());
-    let exit = Arc::new(exit().within(DialLimit::new(2)));
+    let exit = Arc::new(exit().within(FairLimit::new(2)));
     let serve = |far| {
         let exit = exit.clone();
         tokio::spawn(async move { exit.serve(far).await })
@@ -248,7 +248,7 @@ async fn a_name_of_many_silent_addresses_takes_no_more_sockets_than_it_has_place
     // Whoever comes behind the first, whom nobody accepts, gets no answer.
     let _first = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let dialer = Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])).with_resolver(Many);
-    let limit = DialLimit::new(PLACES);
+    let limit = FairLimit::new(PLACES);
     let exit = Exit::new(dialer, RelayConfig::default()).within(limit.clone());
     let (near, far) = memory::pair(to(&format!("name.example:{port}")));
     let serving = tokio::spawn(async move { exit.serve(far).await });
