@@ -132,7 +132,8 @@ impl Connection {
         poll_fn(|cx| self.poll_read_bytes(cx, most)).await
     }
 
-    /// Writes all of `bytes`, without copying. Not cancel safe: it does not tell how much was accepted.
+    /// Writes all of `bytes`, without copying more than a KiB. Not cancel safe: it does not tell how much was
+    /// accepted.
     ///
     /// # Errors
     /// [`ConnectionReset`](io::ErrorKind::ConnectionReset); [`BrokenPipe`](io::ErrorKind::BrokenPipe) behind

@@ -40,6 +40,7 @@ pub mod carrier;
 mod client;
 mod connection;
 mod error;
+pub mod fair_limit;
 mod handshake;
 pub mod identity;
 pub mod link;

@@ -28,6 +28,7 @@ use half_open::{HalfOpen, HalfOpenLimits};
 use crate::carrier::Acceptor;
 use crate::connection::Connection;
 use crate::error::Result;
+use crate::fair_limit::FairLimit;
 use crate::manager::AcceptQueue;
 use crate::registry::Registry;
 use crate::runtime;
@@ -55,6 +56,7 @@ struct Inner {
     memory: Arc<MemoryBudget>,
     max_sessions: usize,
     max_sessions_per_peer: usize,
+    tunnels: Arc<FairLimit>,
     handshake: Duration,
     registry: Registry,
     accepted: Arc<AcceptQueue>,
@@ -78,6 +80,7 @@ struct Setup {
     memory: u64,
     max_sessions: usize,
     max_sessions_per_peer: usize,
+    max_tunnels: usize,
     half_open: HalfOpenLimits,
     handshake: Duration,
 }
@@ -129,6 +132,7 @@ impl Server {
             memory: MemoryBudget::new(setup.memory),
             max_sessions: setup.max_sessions,
             max_sessions_per_peer: setup.max_sessions_per_peer,
+            tunnels: FairLimit::new(setup.max_tunnels),
             handshake: setup.handshake,
             registry: Registry::default(),
             accepted: Arc::new(AcceptQueue::default()),

@@ -49,6 +49,13 @@ const STEPS: usize = 4;
 /// Turns before other tasks have theirs.
 const TURNS: usize = 4;
 
+/// How long all of them may take before other tasks have theirs. How long a byte takes is for the other end to say: a
+/// few of them make a connection, or end one.
+const TURN_TIME: Duration = Duration::from_millis(2);
+
+/// How long the session may take over what was read at a time, until less is read: it is locked meanwhile.
+const GIVE_TIME: Duration = Duration::from_millis(1);
+
 /// What is said and heard without waiting when the runtime goes down: so many batches fill any socket's buffer.
 const BATCHES: usize = 64;
 
@@ -127,6 +134,8 @@ struct Tunnel {
     unread: bool,
     /// Nothing more is read: the session ended on what came.
     deaf: bool,
+    /// When other tasks have their turn.
+    yield_at: std::time::Instant,
     received: u64,
     /// The batch that is being written.
     out: Transmit,
@@ -154,6 +163,7 @@ impl Tunnel {
             buf: front,
             want: *READ.start(),
             deaf: false,
+            yield_at: std::time::Instant::now(),
             received: 0,
             out: Transmit::new(),
             flush: false,
@@ -170,6 +180,7 @@ impl Tunnel {
         self.handle.stop.register(cx.waker());
         // While it works it needs no call: it asks the session before it rests.
         self.handle.ready.take();
+        self.yield_at = std::time::Instant::now() + TURN_TIME;
         for _ in 0..TURNS {
             if let Some(reason) = self.handle.dropped() {
                 return Poll::Ready(EndCause::Dropped(reason));
@@ -183,9 +194,16 @@ impl Tunnel {
             if !moved {
                 return Poll::Pending;
             }
+            if self.is_turn_over() {
+                break;
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn is_turn_over(&self) -> bool {
+        std::time::Instant::now() >= self.yield_at
     }
 
     /// Reads a few times; whether anything came. The session is told once per read.
@@ -196,7 +214,7 @@ impl Tunnel {
             came = true;
         }
         for _ in 0..STEPS {
-            if self.deaf {
+            if self.deaf || came && self.is_turn_over() {
                 break;
             }
             match self.poll_read(cx) {
@@ -266,10 +284,13 @@ impl Tunnel {
     /// Hands what was read to the session.
     fn give(&mut self) -> Result<(), EndCause> {
         let (tunnel, buf) = (self.handle.id, &mut self.buf);
-        let (result, ended) = self.manager.with(|state, now| {
+        let (result, ended, took) = self.manager.with(|state, now| {
             let result = state.receive(now, tunnel, buf);
-            (result, state.ended().is_some())
+            (result, state.ended().is_some(), now.elapsed())
         });
+        if took > GIVE_TIME {
+            self.want = (self.want / 2).max(*READ.start());
+        }
         match result {
             Ok(()) => Ok(()),
             // The session tells the other end on this tunnel, then drops it; the driver bounds the time.
@@ -361,9 +382,8 @@ impl Tunnel {
         } else {
             self.tick = None;
             self.want = *READ.start();
-            if self.buf.is_empty() {
-                self.buf = BytesMut::new();
-            }
+            // What of a packet is here waits without the room that was there for more.
+            self.buf = BytesMut::from(&self.buf[..]);
         }
     }
 
@@ -458,3 +478,6 @@ fn close_cleanly(socket: &socket2::Socket) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

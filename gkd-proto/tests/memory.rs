@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use gkd_proto::id::{BootId, ConnectionId, SessionId, Side, TunnelId};
+use gkd_proto::packet::ResetCode;
 use gkd_proto::{Event, MemoryBudget, PathSample, Read, Session, SessionConfig, Transmit};
 
 const MIB: u64 = 1024 * 1024;
@@ -95,6 +96,34 @@ fn what_waits_to_be_sent_is_taken_from_the_budget_and_given_back() {
     assert_eq!((budget.reserved(), both.server.stats().memory), (begun, begun));
     drop(both);
     assert_eq!(budget.reserved(), 0);
+}
+
+#[test]
+fn datagrams_that_nobody_takes_are_taken_from_the_budget_and_given_back() {
+    let budget = MemoryBudget::new(64 * MIB);
+    let mut both = Both::new(&budget);
+    let begun = budget.reserved();
+    let ids = [both.connect(), both.connect()];
+    let send = |both: &mut Both| {
+        for id in ids {
+            for _ in 0..10 {
+                let mut connection = both.client.connection(both.now, id).unwrap();
+                assert!(connection.send_datagram(Bytes::new(), Bytes::from(vec![7; 10_000])));
+            }
+        }
+        both.carry();
+    };
+    send(&mut both);
+    assert!(budget.reserved() >= begun + 200_000, "{} of {begun}", budget.reserved());
+    // One is taken, the other reset with all that it has.
+    while both.server.connection(both.now, ids[0]).unwrap().recv_datagram().is_some() {}
+    both.server.connection(both.now, ids[1]).unwrap().reset(ResetCode::APPLICATION);
+    assert_eq!(budget.reserved(), begun);
+    // Without memory for them they are lost, as datagrams may be.
+    let _others = budget.reserve(budget.limit() - budget.reserved()).unwrap();
+    both.client.connection(both.now, ids[0]).unwrap().send_datagram(Bytes::new(), Bytes::from_static(b"x"));
+    both.carry();
+    assert_eq!(both.server.connection(both.now, ids[0]).unwrap().recv_datagram(), None);
 }
 
 /// Nothing is left to grow with: a writer gets on with little pieces, and everything arrives.

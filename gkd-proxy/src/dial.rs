@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::destination::{Host, Target};
+use crate::lookups::Lookups;
 use crate::rules::{Denial, Rules};
 use crate::socket;
 
@@ -32,10 +33,6 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The most addresses of one name that are tried. More would not be reached within the time-out.
 const MAX_ADDRESSES: usize = 16;
-
-/// The most names that are resolved at a time. The system's resolver takes a thread for each, and cannot be
-/// stopped; those above wait within their own time-out.
-const MAX_LOOKUPS: usize = 128;
 
 /// Turns names into addresses.
 pub trait Resolve: Send + Sync + 'static {
@@ -51,6 +48,7 @@ pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + 
 pub struct Dialer {
     rules: Arc<Rules>,
     resolver: Arc<dyn Resolve>,
+    lookups: Arc<Lookups>,
     timeout: Duration,
 }
 
@@ -85,8 +83,8 @@ pub enum DialCause {
 impl Dialer {
     /// A dialer with the system's resolver and [`DIAL_TIMEOUT`].
     pub fn new(rules: impl Into<Arc<Rules>>) -> Self {
-        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Self { rules: rules.into(), resolver: Arc::new(SystemResolver { lookups }), timeout: DIAL_TIMEOUT }
+        let lookups = Lookups::new();
+        Self { rules: rules.into(), resolver: Arc::new(SystemResolver), lookups, timeout: DIAL_TIMEOUT }
     }
 
     /// The same with other rules.
@@ -114,9 +112,20 @@ impl Dialer {
 
     /// Reaches a target, or tells why not. Dropping the future gives the dial up.
     pub async fn dial(&self, target: &Target) -> Result<TcpStream, DialFailure> {
+        self.dial_for(PeerId([0; 32]), target, || Some(())).await
+    }
+
+    /// The same for a peer, which has its own queue of names to be resolved. An attempt that begins beside another
+    /// takes a `place` for as long as it lasts; while there is none, it waits until the others have failed.
+    pub(crate) async fn dial_for<P>(
+        &self,
+        peer: PeerId,
+        target: &Target,
+        place: impl FnMut() -> Option<P>,
+    ) -> Result<TcpStream, DialFailure> {
         let dialled = timeout(self.timeout, async {
-            let addresses = self.addresses(target).await?;
-            connect(interleave(self.permitted(addresses)?)).await
+            let addresses = self.addresses(peer, target).await?;
+            connect(interleave(self.permitted(addresses)?), place).await
         });
         match dialled.await {
             Ok(Ok(socket)) => {
@@ -128,13 +137,23 @@ impl Dialer {
         }
     }
 
-    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, DialFailure> {
+    async fn addresses(&self, peer: PeerId, target: &Target) -> Result<Vec<SocketAddr>, DialFailure> {
         let port = target.port();
         let name = match target.host() {
             Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => name,
         };
-        let mut addresses = self.resolver.resolve(name.as_str(), port).await.map_err(DialCause::Name)?;
+        let found = async {
+            let place = self.lookups.enter(peer).await.map_err(io::Error::other)?;
+            let lookup = self.resolver.resolve(name.as_str(), port);
+            // A task of its own: the thread goes on when the dial is given up, and so must its place.
+            let lookup = tokio::spawn(async move {
+                let _place = place;
+                lookup.await
+            });
+            lookup.await.map_err(io::Error::other)?
+        };
+        let mut addresses = found.await.map_err(DialCause::Name)?;
         if addresses.is_empty() {
             return Err(DialCause::Name(io::Error::other("it has no address")).into());
         }
@@ -176,14 +195,25 @@ fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 }
 
 /// Connects to the first address that answers. There is one address at least.
-async fn connect(mut waiting: VecDeque<SocketAddr>) -> Result<TcpStream, DialFailure> {
+async fn connect<P>(
+    mut waiting: VecDeque<SocketAddr>,
+    mut place: impl FnMut() -> Option<P>,
+) -> Result<TcpStream, DialFailure> {
     let mut attempts = FuturesUnordered::new();
     let mut worst: Option<DialFailure> = None;
     loop {
-        if let Some(addr) = waiting.pop_front() {
-            attempts.push(async move { attempt(addr).await.map_err(|error| (addr, error)) });
+        // The caller has a place for the first.
+        let alone = attempts.is_empty();
+        let beside = if alone || waiting.is_empty() { None } else { place() };
+        if (alone || beside.is_some())
+            && let Some(addr) = waiting.pop_front()
+        {
+            attempts.push(async move {
+                let _place = beside;
+                attempt(addr).await.map_err(|error| (addr, error))
+            });
         }
-        // Ends: each turn begins an attempt or ends one.
+        // Ends: each turn begins an attempt, or ends one, or waits for one to end or a place to be free.
         tokio::select! {
             biased;
             Some(result) = attempts.next() => match result {
@@ -249,23 +279,12 @@ fn from_io(error: &io::Error) -> DialError {
 }
 
 /// The resolver of the operating system.
-struct SystemResolver {
-    lookups: Arc<Semaphore>,
-}
+struct SystemResolver;
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: &str, port: u16) -> Resolving {
-        let (lookups, name) = (Arc::clone(&self.lookups), name.to_owned());
-        Box::pin(async move {
-            // Never closed.
-            let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
-            // A task of its own: the thread goes on when the dial is given up, and so must its permit.
-            let lookup = tokio::spawn(async move {
-                let _permit = permit;
-                Ok(tokio::net::lookup_host((name, port)).await?.collect())
-            });
-            lookup.await.map_err(io::Error::other)?
-        })
+        let name = name.to_owned();
+        Box::pin(async move { Ok(tokio::net::lookup_host((name, port)).await?.collect()) })
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gkd_core::fair_limit::{FairLimit, FairPlace};
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
 use gkd_core::seldom::Seldom;
@@ -14,7 +15,6 @@ use tokio::sync::watch;
 use crate::connection::VirtualConnection;
 use crate::destination::{Destination, DestinationError};
 use crate::dial::{DialFailure, Dialer};
-use crate::dial_limit::{DialLimit, DialPlace};
 use crate::relay::{RelayConfig, Relayed, relay};
 use crate::rules::{Denial, Rules};
 
@@ -24,7 +24,7 @@ pub struct Exit {
     /// Those in force; they go over the dialer's own.
     rules: watch::Sender<Arc<Rules>>,
     relay: RelayConfig,
-    limit: Option<Arc<DialLimit>>,
+    limit: Option<Arc<FairLimit>>,
     failures: Seldom,
 }
 
@@ -60,7 +60,7 @@ impl Exit {
     }
 
     /// The same with a bound on destinations, which other exits may share.
-    pub fn within(mut self, limit: Arc<DialLimit>) -> Self {
+    pub fn within(mut self, limit: Arc<FairLimit>) -> Self {
         self.limit = Some(limit);
         self
     }
@@ -91,7 +91,8 @@ impl Exit {
             }
         };
         let Destination::Tcp(target) = &destination;
-        let Ok(_place) = self.place(connection.peer()) else {
+        let peer = connection.peer();
+        let Ok(_place) = self.place(peer) else {
             connection.confirm(Err(DialError::Busy));
             return Err(ExitError::Busy(destination));
         };
@@ -99,17 +100,17 @@ impl Exit {
         let mut rules = self.rules.subscribe();
         let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
         let dialled = tokio::select! {
-            dialled = dialer.dial(target) => dialled,
+            dialled = dialer.dial_for(peer, target, || self.place(peer).ok()) => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {
             Ok(socket) => {
                 connection.confirm(Ok(()));
-                let peer = socket.peer_addr().ok();
+                let address = socket.peer_addr().ok();
                 let relayed = tokio::select! {
                     relayed = relay(socket, connection, Bytes::new(), &self.relay) => relayed,
                     // The relay resets both sides when it is dropped.
-                    denial = forbidden(&mut rules, peer) => return Err(ExitError::Forbidden(destination, denial)),
+                    denial = forbidden(&mut rules, address) => return Err(ExitError::Forbidden(destination, denial)),
                 };
                 tracing::debug!(
                     "{destination}: {} bytes up, {} down, {:?}",
@@ -127,7 +128,7 @@ impl Exit {
     }
 
     /// Room for one more destination of this peer; nothing to hold where there is no bound.
-    fn place(&self, peer: PeerId) -> Result<Option<DialPlace>, NoRoom> {
+    fn place(&self, peer: PeerId) -> Result<Option<FairPlace>, NoRoom> {
         self.limit.as_ref().map(|limit| limit.take(peer).ok_or(NoRoom)).transpose()
     }
 

@@ -52,18 +52,28 @@ pub struct Memory {
     /// The pipe that this end writes to; it reads from the other.
     writes: usize,
     destination: Bytes,
+    peer: PeerId,
 }
 
 /// Both ends: that of the opener, and that of the acceptor.
 pub fn pair(destination: Bytes) -> (Memory, Memory) {
     let state = Arc::new(Mutex::default());
-    let end = |writes| Memory { state: Arc::clone(&state), writes, destination: destination.clone() };
+    let end = |writes| {
+        let (state, destination) = (Arc::clone(&state), destination.clone());
+        Memory { state, writes, destination, peer: PeerId([1; 32]) }
+    };
     (end(0), end(1))
 }
 
 impl Memory {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// The same with another peer at the other end.
+    pub fn of(mut self, peer: PeerId) -> Self {
+        self.peer = peer;
+        self
     }
 
     /// Why it was reset.
@@ -121,7 +131,7 @@ impl State {
 
 impl VirtualConnection for Memory {
     fn peer(&self) -> PeerId {
-        PeerId([1; 32])
+        self.peer
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,6 @@
 //! The traits of [`connection`](crate::connection) for what `gkd-core` has: its `Connection`, and its `Client`
 //! as the one that opens.
 
-use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -62,14 +61,7 @@ impl VirtualConnection for Connection {
     }
 
     async fn lost(&self) {
-        // Nobody sends datagrams beside a stream; whoever does may. The wait for one ends with the connection.
-        while self.recv_datagram().await.is_ok() {}
-        // It has ended both ways, so this read finds the end or a reset, and does not wait.
-        let mut chunks = Vec::new();
-        let read = poll_fn(|cx| Poll::Ready(self.poll_read_batch(cx, 1, &mut chunks))).await;
-        if matches!(read, Poll::Ready(Ok(_))) {
-            pending().await
-        }
+        self.wait_reset().await;
     }
 
     fn destination(&self) -> &Bytes {

@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::FutureExt;
 use gkd_core::carrier::CarrierKind;
+use gkd_core::proto::packet::CloseCode;
 use gkd_core::{Client, Server};
+use gkd_proxy::relay::relay;
 use gkd_proxy::rules::parse_range;
-use gkd_proxy::{Dialer, Exit, ListenConfig, Listening, RelayConfig, Rules, listen};
+use gkd_proxy::{Dialer, Exit, ListenConfig, Listening, RelayConfig, Rules, VirtualConnection, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -180,6 +184,32 @@ async fn a_slow_reader_loses_nothing_when_the_other_side_is_done() {
     }
     assert!(got == sent);
     timeout(PATIENCE, destination).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrived_whole_is_carried_whole_although_the_session_has_ended() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::connect(server.local_addr().unwrap(), 2).await.unwrap();
+    let here = client.get_connection().await.unwrap();
+    let (there, _) = server.accept().await.unwrap();
+    let sent = content(300_000, 5);
+    there.write_bytes(sent.clone().into()).await.unwrap();
+    timeout(PATIENCE, (&there).shutdown()).await.unwrap().unwrap();
+    there.session().close(CloseCode::GOING_DOWN, "");
+    timeout(PATIENCE, here.session().wait_ended()).await.unwrap();
+
+    // As the relay asks, whenever it is woken.
+    assert_eq!(here.lost().now_or_never(), None, "it can still be read");
+    let (listener, addr) = destination().await;
+    let mut program = TcpStream::connect(addr).await.unwrap();
+    let socket = listener.accept().await.unwrap().0;
+    let relaying =
+        tokio::spawn(async move { relay(socket, &here, Bytes::new(), &RelayConfig::default()).await });
+    let mut got = Vec::new();
+    timeout(PATIENCE, program.read_to_end(&mut got)).await.unwrap().unwrap();
+    assert!(got == sent, "{} bytes of {}", got.len(), sent.len());
+    drop(program);
+    timeout(PATIENCE, relaying).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

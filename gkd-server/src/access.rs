@@ -6,11 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use gkd_core::fair_limit::FairLimit;
 use gkd_core::identity::{PublicKey, public_text};
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::packet::CloseCode;
 use gkd_core::{Admission, Server, SessionHandle};
-use gkd_proxy::{DialLimit, Dialer, Exit, Rules};
+use gkd_proxy::{Dialer, Exit, Rules};
 use ipnet::IpNet;
 
 use crate::config::{Config, User};
@@ -54,7 +55,7 @@ impl Access {
         let dialer = Dialer::new(reach.rules()).with_timeout(config.timeouts.dial);
         Self {
             users: RwLock::new(Arc::new(by_key(&config.users))),
-            exit: Arc::new(Exit::new(dialer, config.timeouts.relay()).within(DialLimit::new(destinations))),
+            exit: Arc::new(Exit::new(dialer, config.timeouts.relay()).within(FairLimit::new(destinations))),
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
         }

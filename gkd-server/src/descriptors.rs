@@ -10,6 +10,9 @@ const UNKNOWN: u64 = 1024;
 /// Tunnels that have not proved a key yet, at least: those that one client brings at a time.
 const LEAST_HALF_OPEN: usize = 64;
 
+/// Tunnels, at least: those of one client with four paths, four on each.
+const LEAST_TUNNELS: usize = 16;
+
 /// How many the process may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptors(u64);
@@ -35,6 +38,11 @@ impl Descriptors {
         }
     }
 
+    /// How many tunnels may be up: an eighth, of which no user takes all.
+    pub(crate) fn tunnels(self) -> usize {
+        usize::try_from(self.0 / 8).unwrap_or(usize::MAX).max(LEAST_TUNNELS)
+    }
+
     /// How many destinations may be open: three quarters, the rest being for tunnels, listeners and files.
     pub(crate) fn destinations(self) -> usize {
         usize::try_from(self.0 / 4 * 3).unwrap_or(usize::MAX)
@@ -53,9 +61,12 @@ mod tests {
 
     #[test]
     fn destinations_leave_room_for_tunnels() {
-        for (limit, destinations, half_open) in [(256, 192, 64), (1024, 768, 128), (1 << 20, 786_432, 1024)] {
+        let shares =
+            [(40, 30, 64, 16), (256, 192, 64, 32), (1024, 768, 128, 128), (1 << 20, 786_432, 1024, 131_072)];
+        for (limit, destinations, half_open, tunnels) in shares {
             let descriptors = Descriptors(limit);
             assert_eq!((descriptors.destinations(), descriptors.half_open(1024)), (destinations, half_open));
+            assert_eq!(descriptors.tunnels(), tunnels);
         }
     }
 }

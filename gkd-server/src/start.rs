@@ -111,6 +111,7 @@ impl Running {
 fn limited(builder: ServerBuilder, limits: &Limits, descriptors: Descriptors) -> ServerBuilder {
     builder
         .max_sessions(limits.sessions, limits.sessions_per_user)
+        .max_tunnels(descriptors.tunnels())
         .max_half_open(descriptors.half_open(limits.half_open), limits.half_open_per_address)
         .memory(limits.memory.bytes())
 }

@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use gkd_core::carrier::CarrierKind;
+use gkd_core::identity::SecretKey;
+use gkd_proto::handshake::RejectCode;
+use gkd_proto::id::SessionId;
 use gkd_proto::packet::{DialError, Packet};
 use gkd_tests::Serving;
 use tokio::net::TcpStream;
 
 use crate::neighbours::{add_user, echo, echoed_bytes, stuck};
-use crate::peer::{At, Peer, connect_to, destination, honest};
-use crate::support::until;
+use crate::peer::{At, Peer, connect_to, destination, hello, honest};
+use crate::support::{until, within};
 
 /// What the server may have open. It needs some 20 for itself.
 const DESCRIPTORS: u32 = 64;
@@ -68,4 +71,38 @@ async fn one_user_who_opens_all_that_it_can_leaves_descriptors_to_the_others() {
     let told = serving.server.log().matches("too many destinations are open").count();
     assert_eq!(told, 1, "{}", serving.server.log());
     client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_user_who_brings_all_the_tunnels_that_it_can_keeps_nobody_out() {
+    const DESCRIPTORS: u32 = 256;
+    let serving = Serving::with_descriptors(DESCRIPTORS, &[]);
+    let quiet = add_user(&serving, "quiet");
+    let (at, greedy) = At::process(&serving, CarrierKind::Tls);
+    let mut all = vec![Peer::join(at, &greedy).await];
+    let refused = loop {
+        let (first, tunnel) = (&all[0], all.len() as u64);
+        match Peer::say(at, &greedy, &hello(first.session, tunnel, true)).await {
+            Ok(peer) => all.push(peer),
+            Err(reject) => break reject,
+        }
+    };
+    println!("of {DESCRIPTORS} descriptors one user got {} for tunnels: {refused}", all.len());
+    assert_eq!(refused.code, RejectCode::Busy);
+    assert!((16..DESCRIPTORS as usize / 8).contains(&all.len()), "{}", all.len());
+    honest(at, &quiet).await.close().await;
+    // Those that go make room.
+    all.pop();
+    let (session, tunnel) = (all[0].session, all.len() as u64 + 2);
+    until_in(at, &greedy, session, tunnel).await;
+}
+
+/// A tunnel comes up as soon as there is room for it.
+async fn until_in(at: At, key: &SecretKey, session: SessionId, mut tunnel: u64) {
+    within("a place is free", async {
+        while Peer::say(at, key, &hello(session, tunnel, true)).await.is_err() {
+            tunnel += 1;
+        }
+    })
+    .await;
 }

@@ -90,8 +90,8 @@ impl Connection {
         })
     }
 
-    /// Accepts bytes from the front of `bytes`, without copying, and takes them off; how many. An empty
-    /// wish writes nothing.
+    /// Accepts bytes from the front of `bytes`, without copying more than a KiB, and takes them off; how many. An
+    /// empty wish writes nothing.
     ///
     /// # Errors
     /// [`ConnectionReset`](io::ErrorKind::ConnectionReset); [`BrokenPipe`](io::ErrorKind::BrokenPipe) behind

@@ -70,6 +70,7 @@ pub struct ServerBuilder {
     memory: u64,
     max_sessions: usize,
     max_sessions_per_peer: usize,
+    max_tunnels: usize,
     half_open: HalfOpenLimits,
     handshake: Duration,
     mistake: Option<Error>,
@@ -89,6 +90,7 @@ impl Default for ServerBuilder {
             memory: MEMORY,
             max_sessions: MAX_SESSIONS,
             max_sessions_per_peer: MAX_SESSIONS_PER_PEER,
+            max_tunnels: usize::MAX,
             half_open: HalfOpenLimits { most: MAX_HALF_OPEN, most_of_address: MAX_HALF_OPEN_PER_ADDRESS },
             handshake: HANDSHAKE,
             mistake: None,
@@ -166,6 +168,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Tunnels of all sessions together, without a bound by default; no peer has more than four times what is left for
+    /// the others. One above is told that the server is busy.
+    pub fn max_tunnels(mut self, all: usize) -> Self {
+        self.max_tunnels = all;
+        self
+    }
+
     /// What all sessions together may hold and promise, in bytes of charge and of payload that waits to be sent; 1 GiB
     /// by default. A session begins with its [`session_window`](SessionConfig::session_window); a client for whose
     /// session that is not left is told that the server is busy. When little is left, windows and send buffers stop
@@ -220,6 +229,7 @@ impl ServerBuilder {
             memory: self.memory,
             max_sessions: self.max_sessions,
             max_sessions_per_peer: self.max_sessions_per_peer,
+            max_tunnels: self.max_tunnels,
             half_open: self.half_open,
             handshake: self.handshake,
         };

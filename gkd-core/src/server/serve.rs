@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::half_open::Place;
 use super::{Inner, Stage};
 use crate::carrier::{Carrier, Incoming};
+use crate::fair_limit::FairPlace;
 use crate::handshake::{read_hello, say_reject, say_welcome};
 use crate::manager::{Phase, TunnelGuard, TunnelManager};
 use crate::registry::{SessionLimits, busy};
@@ -36,12 +37,20 @@ pub(super) async fn serve(inner: Arc<Inner>, tcp: TcpStream, address: SocketAddr
         }
     };
     drop(place);
-    if let Some((guard, carrier, front)) = up {
+    if let Some(Up { guard, carrier, front, _place }) = up {
         let (id, session) = (guard.handle.id, guard.manager.id);
         tracing::debug!(%address, ?session, tunnel = %id, "a tunnel is up");
         let end = tunnel::run(guard, carrier, front).await;
         tracing::debug!(%address, ?session, tunnel = %id, cause = %end.cause, "a tunnel ended");
     }
+}
+
+/// A tunnel that is up, and its place among all.
+struct Up {
+    guard: TunnelGuard,
+    carrier: Carrier,
+    front: BytesMut,
+    _place: FairPlace,
 }
 
 /// Until the Welcome is written. None when the connection is to be closed.
@@ -50,7 +59,7 @@ async fn shake_hands(
     tcp: TcpStream,
     address: SocketAddr,
     deadline: Instant,
-) -> Option<(TunnelGuard, Carrier, BytesMut)> {
+) -> Option<Up> {
     if let Err(error) = inner.options.apply(&tcp)
         && let Some(more) = inner.seldom.note("congestion")
     {
@@ -75,8 +84,8 @@ async fn shake_hands(
         }
     };
     match admit(inner, &carrier, &hello, address) {
-        Ok((guard, welcome)) => match say_welcome(&mut carrier, &welcome).await {
-            Ok(()) => Some((guard, carrier, front)),
+        Ok((guard, welcome, place)) => match say_welcome(&mut carrier, &welcome).await {
+            Ok(()) => Some(Up { guard, carrier, front, _place: place }),
             Err(error) => {
                 tracing::debug!(%address, %error, "closed");
                 None
@@ -109,7 +118,7 @@ fn admit(
     carrier: &Carrier,
     hello: &Hello,
     address: SocketAddr,
-) -> Result<(TunnelGuard, gkd_proto::handshake::Welcome), Reject> {
+) -> Result<(TunnelGuard, gkd_proto::handshake::Welcome, FairPlace), Reject> {
     let peer = carrier.peer();
     let admission = (inner.authorise)(&peer)?;
     if hello.version != VERSION {
@@ -125,6 +134,7 @@ fn admit(
         Stage::Draining if hello.exists => true,
         Stage::Draining | Stage::Closed => return Err(going_down),
     };
+    let place = inner.tunnels.take(peer).ok_or_else(|| busy("this key has as many tunnels as it may"))?;
     let limits = SessionLimits {
         most: inner.max_sessions,
         most_of_peer: admission.max_sessions.unwrap_or(inner.max_sessions_per_peer),
@@ -146,7 +156,7 @@ fn admit(
             begin(inner, &manager, address, peer);
         }
         match manager.add_accepted(hello, !entered.new, Some(address)) {
-            Ok((welcome, handle)) => return Ok((manager.guard(handle), welcome)),
+            Ok((welcome, handle)) => return Ok((manager.guard(handle), welcome, place)),
             Err(_) if manager.ended().is_some() => inner.registry.remove(&manager),
             Err(reject) => {
                 if entered.new {

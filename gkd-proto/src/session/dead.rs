@@ -43,11 +43,56 @@ impl DeadTunnel {
         self.counted_there.is_some() && self.gone == Once::Acked
     }
 
-    /// Takes from the front what the other end counted up to `count`.
-    pub(super) fn take_acked(&mut self, count: u64) -> VecDeque<Written> {
+    /// Takes from the front what the other end counted up to `count`. Costs as much as that is, whatever is left.
+    pub(super) fn take_acked(&mut self, count: u64) -> Vec<Written> {
         let newly = count.saturating_sub(self.acked).min(self.in_flight.len() as u64);
         self.acked = self.acked.max(count);
-        let rest = self.in_flight.split_off(newly as usize);
-        std::mem::replace(&mut self.in_flight, rest)
+        self.in_flight.drain(..newly as usize).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::id::{ConnectionId, PacketNumber};
+    use crate::session::tunnel::{Carried, Tunnel};
+
+    /// Each acknowledgement would cost the length of the rest otherwise, and a peer may send one for each packet.
+    #[test]
+    fn what_is_not_acknowledged_yet_stays_where_it_is() {
+        const PACKETS: u64 = 1000;
+        let now = Instant::now();
+        let mut tunnel = Tunnel::new(now, TunnelId(0));
+        for number in 0..PACKETS {
+            let number = PacketNumber(number);
+            tunnel.record(
+                now,
+                Carried::Data { connection: ConnectionId(1), number, payload: Bytes::new() },
+                10,
+            );
+        }
+        let Tunnel { written, in_flight, .. } = tunnel;
+        let mut dead = DeadTunnel {
+            received: 0,
+            gone: Once::Due,
+            written,
+            acked: 0,
+            in_flight,
+            requeued: true,
+            counted_there: None,
+        };
+        let last = dead.in_flight.back().map(std::ptr::from_ref);
+        for count in 1..PACKETS {
+            assert_eq!(dead.take_acked(count).len(), 1);
+            assert_eq!(dead.in_flight.len() as u64, PACKETS - count);
+            assert_eq!(dead.in_flight.back().map(std::ptr::from_ref), last, "after {count}");
+        }
+        assert_eq!(dead.take_acked(PACKETS - 1).len(), 0);
+        assert_eq!(dead.take_acked(u64::MAX).len(), 1);
+        assert!(dead.in_flight.is_empty());
     }
 }

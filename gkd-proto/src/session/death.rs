@@ -206,7 +206,7 @@ impl Session {
         acknowledged.drain(..).for_each(|written| self.on_acknowledged(now, written));
         self.acknowledged = acknowledged;
         if progress {
-            self.release_send_memory();
+            self.release_memory();
             if trusted_again {
                 self.take_back(tunnel);
                 self.leave_suspects();
@@ -505,7 +505,7 @@ impl Session {
                 self.held_bytes = self.held_bytes.saturating_sub(u64::from(written.size));
                 self.held_packets = self.held_packets.saturating_sub(1);
             }
-            self.release_send_memory();
+            self.release_memory();
         }
     }
 

@@ -50,7 +50,7 @@ impl<'a> ConnectionMut<'a> {
         self.id
     }
 
-    /// Accepts bytes from the front of `data` and takes them from it, without copying; how many.
+    /// Accepts bytes from the front of `data` and takes them from it, without copying more than a KiB; how many.
     /// [`Writable`](super::Event::Writable) follows when not all were taken.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl<'a> ConnectionMut<'a> {
         if result.is_err() {
             connection.stage = Stage::Refused;
             session.queued -= connection.send.clear();
-            session.release_send_memory();
+            session.release_memory();
         }
         session.queue_control(id);
         session.discard(now, id);
@@ -226,8 +226,11 @@ impl<'a> ConnectionMut<'a> {
         let datagrams: &mut Datagrams = self.state()?.datagrams.get_or_insert_with(Default::default);
         let datagram = datagrams.incoming.pop();
         datagrams.reader_waits = datagram.is_none();
-        if !self.session.is_closed() {
-            self.session.datagrams_held -= datagram.as_ref().map_or(0, cost);
+        if !self.session.is_closed()
+            && let Some(datagram) = &datagram
+        {
+            self.session.datagrams_held -= cost(datagram);
+            self.session.release_memory();
         }
         datagram
     }

@@ -352,10 +352,12 @@ impl Session {
         if !self.expect(now, id)? {
             return Ok(());
         }
-        let full = self.datagrams_held + cost(&datagram) > MOST_ARRIVED;
-        let Some(connection) = self.live(id).filter(|connection| !connection.discards()) else {
+        if self.live(id).is_none_or(|connection| connection.discards()) {
             return Ok(());
-        };
+        }
+        let cost = cost(&datagram);
+        let full = self.datagrams_held + cost > MOST_ARRIVED || !self.memory_for(cost as u64);
+        let Some(connection) = self.live(id) else { return Ok(()) };
         if full {
             self.counters.datagrams_dropped += 1;
             return Ok(());

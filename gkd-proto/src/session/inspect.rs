@@ -22,7 +22,7 @@ impl Session {
             tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, round_trip,
             connections, opened, opened_live, accepted_live, unseen_opened, seen,
             schedule, session_control, drain, drain_reason, draining_there, told_drained, send_credit,
-            queued, held_bytes, held_packets, send_memory,
+            queued, held_bytes, held_packets, memory,
             account, datagrams_held, events: _, poll_list, next_sweep, counters: _,
             taken: _, acknowledged: _,
         } = self;
@@ -31,7 +31,7 @@ impl Session {
         (tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels).hash(to);
         (opened, opened_live, accepted_live, unseen_opened, seen).hash(to);
         (schedule, session_control, drain, drain_reason, draining_there, told_drained).hash(to);
-        (send_credit, queued, held_bytes, held_packets, send_memory, account, datagrams_held).hash(to);
+        (send_credit, queued, held_bytes, held_packets, memory, account, datagrams_held).hash(to);
         let mut connections: Vec<_> = connections.iter().collect();
         connections.sort_unstable_by_key(|(id, _)| **id);
         connections.hash(to);

@@ -125,7 +125,7 @@ impl Session {
         let shares: u64 = self.connections.values().map(|connection| connection.receive.share).sum();
         let unread: u64 = self.connections.values().map(|connection| unread(connection)).sum();
         self.account.invariants(shares, unread);
-        assert!(self.send_memory <= self.account.memory.reserved(), "memory to send is reserved");
+        assert!(self.memory <= self.account.memory.reserved(), "memory to send is reserved");
         for connection in self.connections.values() {
             let receive = &connection.receive;
             receive.invariants();

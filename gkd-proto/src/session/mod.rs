@@ -154,8 +154,8 @@ pub struct Session {
     /// Bytes and packets written and not acknowledged, those of unsettled dead tunnels too.
     held_bytes: u64,
     held_packets: usize,
-    /// What of the process's memory is reserved for `queued` and `held_bytes`.
-    send_memory: u64,
+    /// What of the process's memory is reserved for `queued`, `held_bytes` and `datagrams_held`.
+    memory: u64,
 
     account: SessionAccount,
     /// Bytes of datagrams that arrived and were not taken.
@@ -208,7 +208,7 @@ impl Session {
             queued: 0,
             held_bytes: 0,
             held_packets: 0,
-            send_memory: 0,
+            memory: 0,
             account: SessionAccount::new(&config),
             datagrams_held: 0,
             events: VecDeque::new(),
@@ -368,7 +368,8 @@ impl Session {
         self.held_bytes = 0;
         self.held_packets = 0;
         self.queued = 0;
-        self.release_send_memory();
+        self.datagrams_held = 0;
+        self.release_memory();
         self.account.release_memory();
         self.ended = Some(farewell);
         self.events.push_back(Event::Closed { cause });
@@ -424,6 +425,7 @@ impl Session {
 
     /// Turns a connection into what remains until its accounts are settled.
     fn settle(&mut self, id: ConnectionId, code: ResetCode, total_known: bool) {
+        self.schedule.leave(&mut self.connections, id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stage = Stage::Settling { code, total_known };
         connection.reset.due();
@@ -436,7 +438,7 @@ impl Session {
         self.queued -= connection.send.clear();
         connection.receive.count_only();
         self.account.release(&mut connection.receive);
-        self.release_send_memory();
+        self.release_memory();
     }
 
     fn forget_if_over(&mut self, id: ConnectionId) {
@@ -446,9 +448,13 @@ impl Session {
     }
 
     fn forget(&mut self, id: ConnectionId) {
+        self.schedule.leave(&mut self.connections, id);
         let Some(mut connection) = self.connections.remove(&id) else { return };
         self.account.release(&mut connection.receive);
-        self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.incoming.bytes());
+        if let Some(datagrams) = connection.datagrams.take() {
+            self.datagrams_held -= datagrams.incoming.bytes();
+            self.release_memory();
+        }
         if connection.ours {
             self.opened_live -= 1;
             // Over before its Connect was acknowledged: the other end answered it, so it has seen the id.

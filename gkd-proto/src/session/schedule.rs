@@ -20,8 +20,12 @@ const QUANTUM: u64 = 16 * 1024;
 /// So many connections are looked at to see how large the backlog is.
 const FEW: usize = 16;
 
+/// So many connections may go before their turn until they are looked for in the queues, and half as many as these hold.
+const LEAST_STALE: usize = 64;
+
 /// Queues of connections that wait for a tunnel. Each holds an id at most once; a stale one (of a connection
-/// that is forgotten or has nothing to send any more) is passed over when its turn comes.
+/// that is forgotten or has nothing to send any more) is passed over when its turn comes, or taken out with others
+/// when there are many.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Schedule {
     pub(super) control: VecDeque<ConnectionId>,
@@ -29,6 +33,8 @@ pub(super) struct Schedule {
     pub(super) datagrams: VecDeque<ConnectionId>,
     sparse: VecDeque<ConnectionId>,
     bulk: VecDeque<ConnectionId>,
+    /// Connections that went while they waited in the two above, since these were last looked through.
+    stale: usize,
 }
 
 impl Schedule {
@@ -54,6 +60,25 @@ impl Schedule {
             connection.deficit = QUANTUM as i64;
             connection.run = 0;
             self.sparse.push_back(connection.id);
+        }
+    }
+
+    /// A connection goes. Its turn may never come, for want of the session's credit; so it is not waited for.
+    pub(super) fn leave(
+        &mut self,
+        connections: &mut IdMap<ConnectionId, Box<ConnectionState>>,
+        id: ConnectionId,
+    ) {
+        let Some(connection) = connections.get_mut(&id) else { return };
+        if std::mem::take(&mut connection.place) == Place::Out {
+            return;
+        }
+        self.stale += 1;
+        if self.stale >= LEAST_STALE.max((self.sparse.len() + self.bulk.len()) / 2) {
+            self.stale = 0;
+            let place = |id: &ConnectionId| connections.get(id).map(|connection| connection.place);
+            self.sparse.retain(|id| place(id) == Some(Place::Sparse));
+            self.bulk.retain(|id| place(id) == Some(Place::Bulk));
         }
     }
 
@@ -234,5 +259,99 @@ impl Session {
     /// Some tunnel in use is not suspect; else a suspect one is better than none.
     pub(super) fn has_healthy_tunnel(&self) -> bool {
         self.tunnels.values().any(|tunnel| tunnel.is_in_use() && !tunnel.suspect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use bytes::{Buf, Bytes, BytesMut};
+
+    use super::*;
+    use crate::handshake::{Hello, Parameters, VERSION};
+    use crate::id::{BootId, SessionId, Side};
+    use crate::packet::{Ack, Connect, Packet, Reset, ResetCode};
+    use crate::{SessionConfig, Transmit};
+
+    const TUNNEL: TunnelId = TunnelId(0);
+
+    /// A server's session, and what its client got of it.
+    struct Served {
+        session: Session,
+        now: Instant,
+        counted: u64,
+    }
+
+    impl Served {
+        fn new(parameters: Parameters) -> Self {
+            let (now, id) = (Instant::now(), SessionId([2; 16]));
+            let mut session = Session::new(Arc::new(SessionConfig::default()), Side::Server, id, 7, now);
+            let hello = Hello {
+                version: VERSION,
+                session: id,
+                tunnel: TUNNEL,
+                exists: false,
+                parameters,
+                dead: Vec::new(),
+            };
+            session.handle_hello(now, &hello, BootId([1; 16]), false).unwrap();
+            Self { session, now, counted: 0 }
+        }
+
+        fn take(&mut self, packet: Packet) {
+            let mut bytes = BytesMut::new();
+            packet.encode(&mut bytes);
+            self.session.handle_recv(self.now, TUNNEL, &mut bytes).unwrap();
+        }
+
+        /// The client reads all there is, and acknowledges it.
+        fn acknowledge(&mut self) {
+            let mut out = Transmit::new();
+            while self.session.poll_transmit(self.now, TUNNEL, 64 * 1024, &mut out) {}
+            let mut bytes = BytesMut::from(&out.copy_to_bytes(out.remaining())[..]);
+            while let Some(packet) = Packet::decode(&mut bytes).unwrap() {
+                self.counted += u64::from(packet.is_counted());
+            }
+            self.take(Packet::Ack(Ack { tunnel: TUNNEL, count: self.counted, delay: 0 }));
+            while self.session.poll_event().is_some() {}
+        }
+
+        fn open(&mut self, index: u64) -> ConnectionId {
+            let connection = ConnectionId::from_index(Side::Client, index);
+            self.take(Packet::Connect(Connect { connection, destination: Bytes::new() }));
+            connection
+        }
+
+        /// As much as is taken; how much that is.
+        fn write(&mut self, connection: ConnectionId, bytes: &[u8]) -> usize {
+            self.session.connection(self.now, connection).unwrap().write_slice(bytes).unwrap()
+        }
+    }
+
+    #[test]
+    fn connections_that_come_and_go_without_a_turn_leave_nothing_behind() {
+        const TIMES: u64 = 20_000;
+        let parameters = Parameters { max_payload: 65_536, ..Parameters::default() };
+        let mut served = Served::new(parameters);
+        // The first two use up the session's credit, of which the client never gives any.
+        for index in 0..2 {
+            let connection = served.open(index);
+            while served.write(connection, &[0; 16 * 1024]) > 0 {
+                served.acknowledge();
+            }
+        }
+        assert!(!served.session.has_session_credit());
+        for index in 2..TIMES {
+            let connection = served.open(index);
+            assert_eq!(served.write(connection, b"x"), 1);
+            served.take(Packet::Reset(Reset { connection, code: ResetCode::APPLICATION, total: 0 }));
+            served.acknowledge();
+        }
+        assert_eq!(served.session.connections(), 2);
+        let schedule = &served.session.schedule;
+        let waiting = schedule.sparse.len() + schedule.bulk.len();
+        assert!(waiting <= 2 * LEAST_STALE, "{waiting} wait for their turn");
     }
 }

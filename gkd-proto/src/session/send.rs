@@ -12,6 +12,10 @@ use crate::id::PacketNumber;
 /// Small writes are gathered into pieces of this size, in bytes.
 const PIECE: usize = 16 * 1024;
 
+/// What is shorter than this is gathered as well, in bytes: its record and allocation, some 64 bytes that nobody counts,
+/// would be much beside it.
+const LEAST_PIECE: usize = 1024;
+
 /// Queues that held more entries than this give their memory back when they run empty.
 const KEEP_ENTRIES: usize = 32;
 
@@ -43,8 +47,11 @@ impl SendHalf {
         self.queued
     }
 
-    /// Accepts bytes without copying them.
+    /// Accepts bytes, without copying them unless they are few.
     pub(super) fn push(&mut self, data: Bytes) {
+        if data.len() < LEAST_PIECE {
+            return self.push_slice(&data);
+        }
         self.close_piece();
         self.queued += data.len() as u64;
         self.pieces.push_back(data);
@@ -261,6 +268,19 @@ mod tests {
         (0..10_000).for_each(|_| half.push(Bytes::from_static(b"0123456789")));
         let packets = drain(&mut half, 1400);
         assert!(packets.len() <= 2 * 100_000 / 1400, "{} packets", packets.len());
+    }
+
+    #[test]
+    fn small_pieces_that_wait_are_kept_together() {
+        let mut half = SendHalf::default();
+        (0..100_000_u32).for_each(|byte| half.push(Bytes::copy_from_slice(&[byte as u8])));
+        // A piece costs its record and its allocation, which nobody counts.
+        assert!(half.pieces.len() <= 100_000 / PIECE + 1, "{} pieces", half.pieces.len());
+        half.push(Bytes::from(vec![1; 2 * PIECE]));
+        half.push(Bytes::from_static(b"!"));
+        let packets = drain(&mut half, 1400).concat();
+        assert!(packets.iter().zip(0_u32..).take(100_000).all(|(byte, number)| *byte == number as u8));
+        assert_eq!((packets.len(), packets.last()), (100_000 + 2 * PIECE + 1, Some(&b'!')));
     }
 
     #[test]

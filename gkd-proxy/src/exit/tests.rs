@@ -146,11 +146,52 @@ async fn one_destination_that_hangs_disturbs_no_other() {
     tokio::time::timeout(Duration::from_secs(5), near.connected()).await.unwrap().unwrap();
 }
 
+/// Never resolves a name that begins with "slow"; others lead to loopback.
+struct Slow;
+
+impl Resolve for Slow {
+    fn resolve(&self, name: &str, port: u16) -> Resolving {
+        let slow = name.starts_with("slow");
+        Box::pin(async move {
+            if slow {
+                pending::<()>().await;
+            }
+            Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_peer_whose_names_do_not_resolve_keeps_no_other_waiting() {
+    let dialer = Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])).with_resolver(Slow);
+    let exit = Arc::new(Exit::new(dialer, RelayConfig::default()));
+    let serve = |far| {
+        let exit = exit.clone();
+        tokio::spawn(async move { exit.serve(far).await })
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..1000 {
+        let (near, far) = memory::pair(to("slow.example:80"));
+        waiting.push((serve(far), near));
+    }
+    tokio::task::yield_now().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (near, far) = memory::pair(to(&format!("quick.example:{port}")));
+    serve(far.of(PeerId([2; 32])));
+    tokio::time::timeout(Duration::from_secs(5), near.connected()).await.unwrap().unwrap();
+    // Those that are given up are not looked up, and make room.
+    for (served, near) in waiting {
+        near.reset(ResetCode::APPLICATION);
+        served.await.unwrap().unwrap_err();
+    }
+}
+
 #[tokio::test]
 async fn at_the_limit_a_peer_is_told_so_and_those_that_end_make_room() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = to(&listener.local_addr().unwrap().to_string());
-    let exit = Arc::new(exit().within(DialLimit::new(2)));
+    let exit = Arc::new(exit().within(FairLimit::new(2)));
     let serve = |far| {
         let exit = exit.clone();
         tokio::spawn(async move { exit.serve(far).await })
@@ -171,4 +212,55 @@ async fn at_the_limit_a_peer_is_told_so_and_those_that_end_make_room() {
     let (near, far) = memory::pair(address);
     serve(far);
     near.connected().await.unwrap();
+}
+
+/// Answers with sixteen addresses of loopback.
+struct Many;
+
+impl Resolve for Many {
+    fn resolve(&self, _name: &str, port: u16) -> Resolving {
+        let addresses = (1..=16).map(|last| SocketAddr::from(([127, 0, 0, last], port))).collect();
+        Box::pin(async move { Ok(addresses) })
+    }
+}
+
+/// Sockets of this machine that dial this port and wait for an answer.
+#[cfg(target_os = "linux")]
+fn waiting_for(port: u16) -> usize {
+    const SYN_SENT: &str = "02";
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let waits = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        let remote = fields.next().and_then(|remote| remote.split_once(':'));
+        remote.is_some_and(|(_, there)| there == format!("{port:04X}")) && fields.next() == Some(SYN_SENT)
+    };
+    sockets.lines().filter(waits).count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_name_of_many_silent_addresses_takes_no_more_sockets_than_it_has_places() {
+    const PLACES: usize = 3;
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
+    silent.listen(0).unwrap();
+    let port = silent.local_addr().unwrap().as_socket().unwrap().port();
+    // Whoever comes behind the first, whom nobody accepts, gets no answer.
+    let _first = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let dialer = Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])).with_resolver(Many);
+    let limit = FairLimit::new(PLACES);
+    let exit = Exit::new(dialer, RelayConfig::default()).within(limit.clone());
+    let (near, far) = memory::pair(to(&format!("name.example:{port}")));
+    let serving = tokio::spawn(async move { exit.serve(far).await });
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let waiting = waiting_for(port);
+    assert!((1..=PLACES).contains(&waiting), "{waiting} sockets");
+    near.reset(ResetCode::APPLICATION);
+    serving.await.unwrap().unwrap_err();
+    assert_eq!(waiting_for(port), 0);
+    assert!(
+        (0..PLACES).map(|_| limit.take(near.peer())).all(|place| place.is_some()),
+        "places are free again"
+    );
 }

@@ -1,18 +1,19 @@
-//! How many destinations may be dialled or reached at a time ([`DialLimit`]). Each costs a descriptor, and those of a
-//! process are few: without a bound one peer could take all of them, and with them every other peer's tunnels.
+//! How many of something all peers may have together, fair to each ([`FairLimit`]): destinations that are dialled or
+//! reached, and tunnels. Each costs a descriptor, and those of a process are few: without a bound one peer could take all
+//! of them, and with them every other peer's tunnels.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gkd_core::proto::id::PeerId;
+use gkd_proto::id::PeerId;
 
 /// A peer may have so many times what is left for the others (the dynamic threshold of Choudhury and Hahne,
 /// 1998): one that is alone has four fifths of all, and whoever comes beside it finds a fifth.
 const TIMES_LEFT: usize = 4;
 
-/// A bound on destinations, over all peers and fair to each. Outlives a change of rules.
+/// A bound over all peers, and fair to each.
 #[derive(Debug)]
-pub struct DialLimit {
+pub struct FairLimit {
     most: usize,
     taken: Mutex<Taken>,
 }
@@ -24,21 +25,21 @@ struct Taken {
     of: HashMap<PeerId, usize>,
 }
 
-/// One destination's place; free again when dropped.
+/// A place for one; free again when dropped.
 #[derive(Debug)]
-pub(crate) struct DialPlace {
-    limit: Arc<DialLimit>,
+pub struct FairPlace {
+    limit: Arc<FairLimit>,
     peer: PeerId,
 }
 
-impl DialLimit {
-    /// Room for so many destinations, at least one.
+impl FairLimit {
+    /// Room for so many, at least one.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most: most.max(1), taken: Mutex::default() })
     }
 
-    /// A place for one more destination of this peer, if there is one for it.
-    pub(crate) fn take(self: &Arc<Self>, peer: PeerId) -> Option<DialPlace> {
+    /// A place for one more of this peer, if there is one for it.
+    pub fn take(self: &Arc<Self>, peer: PeerId) -> Option<FairPlace> {
         let mut taken = self.lock();
         let of_peer = taken.of.get(&peer).copied().unwrap_or(0);
         let left = self.most - taken.all;
@@ -47,7 +48,7 @@ impl DialLimit {
         }
         taken.all += 1;
         taken.of.insert(peer, of_peer + 1);
-        Some(DialPlace { limit: self.clone(), peer })
+        Some(FairPlace { limit: self.clone(), peer })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -55,7 +56,7 @@ impl DialLimit {
     }
 }
 
-impl Drop for DialPlace {
+impl Drop for FairPlace {
     fn drop(&mut self) {
         let mut taken = self.limit.lock();
         taken.all -= 1;
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_takes_all_it_can_leaves_room_for_others() {
-        let limit = DialLimit::new(100);
+        let limit = FairLimit::new(100);
         let take_all = |byte| std::iter::from_fn(|| limit.take(peer(byte))).collect::<Vec<_>>();
         let first = take_all(1);
         assert_eq!(first.len(), 80);
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_least_limit_lets_one_in_at_a_time() {
-        let limit = DialLimit::new(0);
+        let limit = FairLimit::new(0);
         let one = limit.take(peer(1)).unwrap();
         assert!(limit.take(peer(1)).is_none() && limit.take(peer(2)).is_none());
         drop(one);

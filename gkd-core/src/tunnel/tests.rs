@@ -1,0 +1,177 @@
+//! How long a tunnel may keep other tasks waiting.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use gkd_proto::SessionConfig;
+use gkd_proto::budget::Reservation;
+use gkd_proto::credit::{OVERHEAD, charge};
+use gkd_proto::handshake::{Hello, Parameters, VERSION};
+use gkd_proto::id::{ConnectionId, PacketNumber, PeerId, SessionId, Side, TunnelId};
+use gkd_proto::packet::{Connect, Data, Packet, Reset, ResetCode};
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+use super::*;
+use crate::streams::{accept_streams, connect_streams};
+
+/// A stream that tells how it is read.
+struct Watched {
+    stream: DuplexStream,
+    /// How long each read takes.
+    time: Duration,
+    reads: Arc<AtomicUsize>,
+    /// The most that was asked for.
+    largest: Arc<AtomicUsize>,
+}
+
+impl Watched {
+    fn new(stream: DuplexStream, time: Duration) -> Self {
+        Self { stream, time, reads: Arc::default(), largest: Arc::default() }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.largest.fetch_max(buf.remaining(), Ordering::Relaxed);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(self.time);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Lets every task that is ready have its turn.
+async fn turn() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// On one thread, where a task that works on keeps all others waiting.
+#[tokio::test]
+async fn a_tunnel_whose_reads_take_long_lets_others_have_their_turn_after_each() {
+    const SENT: usize = 200_000;
+    let (near, far) = duplex(2 * SENT);
+    let far = Watched::new(far, 2 * TURN_TIME);
+    let reads = far.reads.clone();
+    let config = SessionConfig::default;
+    let (near, far) = tokio::join!(connect_streams([near], config()), accept_streams([far], config()));
+    let (near, far) = (near.unwrap(), far.unwrap());
+    let watching = tokio::spawn(async move {
+        let (mut before, mut most) = (reads.load(Ordering::Relaxed), 0);
+        while before < 10 {
+            turn().await;
+            let now = reads.load(Ordering::Relaxed);
+            most = most.max(now - before);
+            before = now;
+        }
+        most
+    });
+    let here = near.open("").await.unwrap();
+    here.write_bytes(vec![1; SENT].into()).await.unwrap();
+    let mut there = far.accept().await.unwrap();
+    there.read_exact(&mut vec![0; SENT]).await.unwrap();
+    let most = tokio::time::timeout(Duration::from_secs(30), watching).await.unwrap().unwrap();
+    assert!(most <= 1, "{most} reads in one turn");
+}
+
+/// A connection of which the last packet that the credit allows comes first, and which is taken back: few bytes, for which
+/// the session makes room for thousands of packets.
+fn dear(index: u64) -> [Packet; 3] {
+    let connection = ConnectionId::from_index(Side::Client, index);
+    let packets = gkd_proto::handshake::MIN_WINDOW / charge(1);
+    let (number, payload) = (PacketNumber(packets - 1), Bytes::from_static(b"x"));
+    [
+        Packet::Connect(Connect { connection, destination: Bytes::new() }),
+        Packet::Data(Data { connection, number, payload }),
+        Packet::Reset(Reset { connection, code: ResetCode::APPLICATION, total: packets * OVERHEAD + 1 }),
+    ]
+}
+
+fn hello() -> Hello {
+    Hello {
+        version: VERSION,
+        session: SessionId([1; 16]),
+        tunnel: TunnelId(0),
+        exists: false,
+        parameters: Parameters::default(),
+        dead: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn what_the_session_takes_long_over_is_read_in_small_parts() {
+    const CONNECTIONS: u64 = 16_000;
+    let mut flood = BytesMut::new();
+    (0..CONNECTIONS).flat_map(dear).for_each(|packet| packet.encode(&mut flood));
+    let flooded = flood.len();
+    assert!(flooded > 256 * 1024, "enough for the largest read: {flooded}");
+    let (mut near, far) = duplex(2 * flooded);
+    let far = Watched::new(far, Duration::ZERO);
+    let (reads, largest) = (far.reads.clone(), far.largest.clone());
+    let mut said = BytesMut::new();
+    hello().encode(&mut said);
+    near.write_all(&said).await.unwrap();
+    let far = accept_streams([far], SessionConfig::default()).await.unwrap();
+    near.write_all(&flood).await.unwrap();
+    let taken = async {
+        while far.session().stats().tunnels.first().is_none_or(|tunnel| tunnel.received < flooded as u64) {
+            turn().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), taken).await.unwrap();
+    let (reads, largest) = (reads.load(Ordering::Relaxed), largest.load(Ordering::Relaxed));
+    assert!(largest <= 32 * 1024, "{reads} reads, of {largest} bytes at the most");
+    assert_eq!(far.session().ended(), None);
+}
+
+#[tokio::test]
+async fn a_packet_that_never_comes_whole_holds_no_large_buffer() {
+    let (config, accepted, runtime) = (Arc::default(), Arc::default(), tokio::runtime::Handle::current());
+    let (id, nobody) = (SessionId([1; 16]), PeerId([0; 32]));
+    let memory = Reservation::default();
+    let manager = TunnelManager::spawn(config, Side::Server, id, nobody, memory, accepted, runtime);
+    let (_, handle) = manager.add_accepted(&hello(), false, None).unwrap();
+    let guard = manager.guard(handle);
+    let (mut near, far) = duplex(1024 * 1024);
+    let mut tunnel = Tunnel::new(&guard, Carrier::brought(far, nobody), BytesMut::new());
+    // Enough of what is passed over to be read in large parts, and the first byte of one packet more.
+    let mut sent = BytesMut::new();
+    (0..200_000).for_each(|_| Packet::Unknown(0x0f).encode(&mut sent));
+    sent.extend_from_slice(&[0x0f]);
+    let whole = sent.len() as u64;
+    near.write_all(&sent).await.unwrap();
+    let idle = poll_fn(|cx| {
+        let working = tunnel.poll(cx).is_pending();
+        assert!(working, "the tunnel stands");
+        let rests = tunnel.received == whole && tunnel.tick.is_none();
+        if rests { Poll::Ready(()) } else { Poll::Pending }
+    });
+    tokio::time::timeout(Duration::from_secs(30), idle).await.unwrap();
+    assert_eq!(&tunnel.buf[..], [0x0f]);
+    assert!(tunnel.buf.capacity() <= *READ.start(), "{} bytes are held", tunnel.buf.capacity());
+}
