@@ -160,9 +160,12 @@ impl Report {
         self.charts.push(chart);
     }
 
-    /// A sentence below the table of a scenario.
+    /// A sentence below the table of a scenario, once.
     pub(crate) fn note(&mut self, scenario: &str, note: impl Into<String>) {
-        self.notes.push((scenario.to_owned(), note.into()));
+        let note = (scenario.to_owned(), note.into());
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// The table of a scenario, in Markdown; `command` is what prints it again.

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 /// The picture, and what the axes leave of it to the lines.
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 780.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 190.0;
+const RIGHT: f64 = 240.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 56.0;
 

@@ -63,7 +63,10 @@ fn latency(lab: &mut Lab) -> Result<()> {
                 lab.report.add(if judged { row.target(Target::AtMost(most)) } else { row });
             }
             series.push(distribution(&name, &all.ours));
-            series.push(distribution(&format!("{congestion}: UDP beside {}", subject.key()), &all.bare));
+            // What datagrams meet beside the others is in the table.
+            if matches!(subject, Subject::Gkd(_)) {
+                series.push(distribution(&format!("{congestion}: UDP beside it"), &all.bare));
+            }
         }
     }
     lab.report.chart(Chart {
