@@ -31,8 +31,12 @@ use crate::manager::{TunnelGuard, TunnelHandle, TunnelManager};
 /// locks on a busy one.
 const READ: std::ops::RangeInclusive<usize> = 4 * 1024..=256 * 1024;
 
-/// The least and the most that is asked of the session at a time.
-const ROOM: std::ops::RangeInclusive<usize> = 16 * 1024..=256 * 1024;
+/// The least and the most that is asked of the session at a time. Over TLS a batch is a record, of which the other end
+/// has nothing before it has all.
+const ROOM: std::ops::RangeInclusive<usize> = 4 * 1024..=256 * 1024;
+
+/// The least of `TCP_NOTSENT_LOWAT`: a slow tunnel's socket does not run dry while a busy machine is late.
+const LEAST_LOW_WATER: usize = 16 * 1024;
 
 /// What is asked for while the tunnel's rate is not known.
 const FIRST_ROOM: usize = 64 * 1024;
@@ -403,11 +407,12 @@ impl Tunnel {
     /// Lets the socket hold as much unsent as one batch fills, so that tunnels which pull share by their true
     /// rate. Only when it changed by a quarter: it is a system call.
     fn set_low_water(&mut self) {
-        if self.room.abs_diff(self.low_water) * 4 <= self.low_water {
+        let wanted = self.room.max(LEAST_LOW_WATER);
+        if wanted.abs_diff(self.low_water) * 4 <= self.low_water {
             return;
         }
-        self.low_water = self.room;
-        if let (Some(tcp), Ok(bytes)) = (self.carrier.socket(), u32::try_from(self.room)) {
+        self.low_water = wanted;
+        if let (Some(tcp), Ok(bytes)) = (self.carrier.socket(), u32::try_from(wanted)) {
             crate::socket::set_unsent_low_water(tcp, bytes);
         }
     }

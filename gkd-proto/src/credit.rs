@@ -102,12 +102,49 @@ pub struct ReceiveWindow {
     /// Where the window that is being measured began.
     mark: Option<(Instant, u64)>,
     grown: Option<Instant>,
+    rounds: Rounds,
+}
+
+/// What is consumed in a round trip.
+#[derive(Clone, Copy, Debug, Default, Hash)]
+struct Rounds {
+    /// Where the one that is being measured began, and what was consumed by then.
+    start: Option<(Instant, u64)>,
+    /// What was consumed in the last.
+    last: u64,
+}
+
+impl Rounds {
+    /// `total` was consumed by now. Once a round trip: the window that the next one may need.
+    fn consumed(&mut self, now: Instant, round_trip: Duration, total: u64) -> Option<u64> {
+        let (start, before) = *self.start.get_or_insert((now, total));
+        let elapsed = now.saturating_duration_since(start);
+        if elapsed < round_trip {
+            return None;
+        }
+        // A pause stretches the round; what is consumed in one of usual length is what counts.
+        let share = round_trip.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
+        let this = ((total - before) as f64 * share) as u64;
+        let more = this.saturating_sub(self.last);
+        let growth = if self.last == 0 { 0.0 } else { more as f64 / self.last as f64 };
+        self.start = Some((now, total));
+        self.last = this;
+        Some((2.0 * this as f64 * (1.0 + growth.min(1.0))) as u64)
+    }
 }
 
 impl ReceiveWindow {
     /// An account whose other end begins with `initial`.
     pub fn new(initial: u64) -> Self {
-        Self { granted: initial, consumed: 0, window: initial, initial, mark: None, grown: None }
+        Self {
+            granted: initial,
+            consumed: 0,
+            window: initial,
+            initial,
+            mark: None,
+            grown: None,
+            rounds: Rounds::default(),
+        }
     }
 
     /// The total that the other end may charge.
@@ -130,17 +167,23 @@ impl ReceiveWindow {
         (self.granted - self.consumed.min(self.granted)).saturating_sub(self.initial)
     }
 
-    /// `amount` was consumed. Tells whether the window should double: a whole one was consumed in less than
-    /// two round trips.
+    /// `amount` was consumed. Tells how large the window should become, if it should grow: twice as large when a whole
+    /// one was consumed in less than two round trips; and twice what was consumed in the last round trip, four times
+    /// where that was twice as much as in the one before, for a sender in slow start goes on like that (as Linux
+    /// sizes a receive buffer, `tcp_rcv_space_adjust`).
     #[must_use]
-    pub fn consume(&mut self, now: Instant, round_trip: Duration, amount: u64) -> bool {
+    pub fn consume(&mut self, now: Instant, round_trip: Duration, amount: u64) -> Option<u64> {
         let (start, before) = *self.mark.get_or_insert((now, self.consumed));
         self.consumed += amount;
-        if self.consumed - before < self.window {
-            return false;
+        let round = self.rounds.consumed(now, round_trip, self.consumed);
+        let mut wanted = round.unwrap_or(0);
+        if self.consumed - before >= self.window {
+            self.mark = Some((now, self.consumed));
+            if now.saturating_duration_since(start) < 2 * round_trip && self.may_grow(now, round_trip) {
+                wanted = wanted.max(2 * self.window);
+            }
         }
-        self.mark = Some((now, self.consumed));
-        now.saturating_duration_since(start) < 2 * round_trip && self.may_grow(now, round_trip)
+        (wanted > self.window).then_some(wanted.max(2 * self.window))
     }
 
     /// Whether the last growth is a round trip ago.
@@ -161,6 +204,7 @@ impl ReceiveWindow {
     pub fn shrink(&mut self) {
         self.window = self.initial;
         self.mark = None;
+        self.rounds = Rounds::default();
     }
 
     /// Grants what the window allows, at most `most` of it: the new total, if it is worth telling (a quarter of
@@ -213,11 +257,33 @@ mod tests {
     fn a_window_grows_only_when_it_is_consumed_within_two_round_trips() {
         let start = Instant::now();
         let mut window = ReceiveWindow::new(1000);
-        assert!(!window.consume(start, ROUND_TRIP, 500));
-        assert!(window.consume(start + ROUND_TRIP, ROUND_TRIP, 500));
+        assert_eq!(window.consume(start, ROUND_TRIP, 500), None);
+        assert_eq!(window.consume(start + ROUND_TRIP, ROUND_TRIP, 500), Some(2000));
         let mut slow = ReceiveWindow::new(1000);
-        assert!(!slow.consume(start, ROUND_TRIP, 500));
-        assert!(!slow.consume(start + 3 * ROUND_TRIP, ROUND_TRIP, 500));
+        assert_eq!(slow.consume(start, ROUND_TRIP, 500), None);
+        assert_eq!(slow.consume(start + 3 * ROUND_TRIP, ROUND_TRIP, 500), None);
+    }
+
+    #[test]
+    fn a_window_follows_a_sender_in_slow_start() {
+        let start = Instant::now();
+        let mut window = ReceiveWindow::new(100_000);
+        let mut each = 10_000;
+        for round in 0..12 {
+            let wanted = window.consume(start + round * ROUND_TRIP, ROUND_TRIP, each);
+            if let Some(wanted) = wanted {
+                assert!(wanted >= 4 * each, "{wanted} for {each}, and twice that next");
+                window.grow_to(start + round * ROUND_TRIP, wanted);
+            }
+            each *= 2;
+            assert!(window.window() >= 2 * each / 2, "round {round}: {} for {each}", window.window());
+        }
+        let last = window.window();
+        for round in 12..20 {
+            let wanted = window.consume(start + round * ROUND_TRIP, ROUND_TRIP, each);
+            wanted.into_iter().for_each(|wanted| window.grow_to(start + round * ROUND_TRIP, wanted));
+        }
+        assert!(window.window() <= 4 * last, "it stays where the sender does: {} of {last}", window.window());
     }
 
     #[test]

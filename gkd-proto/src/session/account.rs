@@ -86,8 +86,8 @@ impl SessionAccount {
 
     /// `amount` was consumed by nobody in particular: a reset or a discarding connection.
     pub(super) fn consume(&mut self, now: Instant, round_trip: Duration, amount: u64) {
-        if self.window.consume(now, round_trip, amount) {
-            self.grow(now, 2 * self.window.window());
+        if let Some(wanted) = self.window.consume(now, round_trip, amount) {
+            self.grow(now, wanted);
         }
         self.grant();
     }
@@ -100,10 +100,12 @@ impl SessionAccount {
         receive: &mut ReceiveHalf,
         amount: u64,
     ) {
-        let grow = receive.window.consume(now, round_trip, amount);
+        let wanted = receive.window.consume(now, round_trip, amount);
         self.update_share(receive);
-        if grow {
-            self.grow_connection(now, receive);
+        if let Some(wanted) = wanted {
+            self.grow_connection(now, receive, wanted);
+        } else if receive.sender_waits && !receive.has_unread() {
+            self.connection_blocked(now, round_trip, receive);
         }
         // A finished direction needs no more credit.
         if !receive.is_finished() {
@@ -120,8 +122,10 @@ impl SessionAccount {
         round_trip: Duration,
         receive: &mut ReceiveHalf,
     ) {
+        // What came just before may not be read yet: it is looked at again when it is.
+        receive.sender_waits = receive.has_unread();
         if !receive.has_unread() && !receive.is_finished() && receive.window.may_grow(now, round_trip) {
-            self.grow_connection(now, receive);
+            self.grow_connection(now, receive, 2 * receive.window.window());
             self.grant_connection(receive);
         }
     }
@@ -166,8 +170,8 @@ impl SessionAccount {
         assert!(promised > window - window.div_ceil(4), "{promised} is granted of a window of {window}");
     }
 
-    fn grow_connection(&mut self, now: Instant, receive: &mut ReceiveHalf) {
-        let window = (2 * receive.window.window()).min(self.most_connection);
+    fn grow_connection(&mut self, now: Instant, receive: &mut ReceiveHalf, wanted: u64) {
+        let window = wanted.min(self.most_connection);
         receive.window.grow_to(now, window);
         // The session grows with what its connections need, so that half of what is free is enough.
         while self.free_for(receive) / 2 < window && self.grow(now, 2 * self.window.window()) {}
@@ -195,6 +199,7 @@ impl SessionAccount {
         let free = self.free_for(receive);
         if receive.window.grant(free / 2).is_some() {
             receive.credit_due = true;
+            receive.sender_waits = false;
             self.update_share(receive);
         }
     }

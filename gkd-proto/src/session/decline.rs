@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::tunnel::ACK_DELAY;
 use super::{Session, Tunnel};
 use crate::id::TunnelId;
 
@@ -72,7 +73,10 @@ impl Session {
         if self.tunnels.len() < 2 || state.declined == Decline::Lapsed || backlog == Backlog::ENDLESS {
             return false;
         }
-        let Some(own) = state.arrives_in(1) else { return false };
+        let Some(mut own) = state.arrives_in(1) else { return false };
+        if state.is_held_back(now) {
+            own += state.estimate.round_trip().unwrap_or_default();
+        }
         if backlog.likely > 0 && now.saturating_duration_since(state.carried_at) >= TRY_EVERY {
             return false;
         }
@@ -80,8 +84,7 @@ impl Session {
         let every = !self.has_healthy_tunnel();
         let able = |other: &Tunnel| {
             let usable = other.id != tunnel && other.is_in_use() && (every || !other.suspect);
-            // One that recovers from loss delivers nothing behind the hole for a round trip or more.
-            if usable && !other.estimate.kernel.recovering { other.delivers_within(within) } else { None }
+            if usable && !other.is_held_back(now) { other.delivers_within(within) } else { None }
         };
         let (mut sum, mut rates) = (0_u64, 0.0);
         for other in self.tunnels.values() {
@@ -161,6 +164,14 @@ impl Tunnel {
     /// When it is to be pinged because packets went to others since something last came on it.
     pub(super) fn ask_at(&self) -> Option<Instant> {
         self.passed_over.then(|| self.last_heard + ASK_EVERY)
+    }
+
+    /// It delivers nothing for a round trip or so, because it has to send again what was lost: the kernel says so, or
+    /// what it holds has waited for half as long again as usual.
+    pub(super) fn is_held_back(&self, now: Instant) -> bool {
+        let usual = self.estimate.loaded_round_trip().unwrap_or_default();
+        let late = |oldest: Instant| now.saturating_duration_since(oldest) > usual * 3 / 2 + ACK_DELAY;
+        self.estimate.kernel.recovering || self.oldest_at().is_some_and(late)
     }
 
     /// Whether a packet that arrives in `other` over another tunnel is there so much sooner that this one leaves it

@@ -12,6 +12,11 @@ const MEMORY: Duration = Duration::from_secs(5);
 /// where it was faster than all that is known.
 const LEAST_DELIVERY: u64 = 16 * 1024;
 
+/// A rate that did not grow by so much in so many round trips has found its path's (the test of BBR's startup,
+/// draft-ietf-ccwg-bbr §5.3.1.2).
+const GROWTH: f64 = 1.25;
+const ROUNDS: u32 = 3;
+
 /// Round trip of one tunnel by our own acknowledgements: RFC 6298's smoothing, and a recent minimum.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RoundTrip {
@@ -44,11 +49,14 @@ impl RoundTrip {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rate {
     recent: Option<(u64, u64, Instant)>,
+    /// The last that was larger than the one before by [`GROWTH`], and when.
+    grew: Option<(u64, Instant)>,
+    growing: bool,
 }
 
 impl Rate {
-    /// `bytes` were delivered in `elapsed`.
-    pub(super) fn sample(&mut self, now: Instant, bytes: u64, elapsed: Duration) {
+    /// `bytes` were delivered in `elapsed`, over a path of this round trip.
+    pub(super) fn sample(&mut self, now: Instant, bytes: u64, elapsed: Duration, round_trip: Duration) {
         let nanos = elapsed.as_nanos().max(1_000);
         let rate = u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX >> 8);
         if bytes < LEAST_DELIVERY && self.get().is_none_or(|known| rate <= known) {
@@ -59,6 +67,16 @@ impl Rate {
             Some((this, _, start)) if now.saturating_duration_since(start) > MEMORY => (rate, this, now),
             Some((this, before, start)) => (this.max(rate), before, start),
         });
+        if self.grew.is_none_or(|(before, _)| rate as f64 >= before as f64 * GROWTH) {
+            self.grew = Some((rate, now));
+        }
+        self.growing =
+            self.grew.is_some_and(|(_, at)| now.saturating_duration_since(at) <= ROUNDS * round_trip);
+    }
+
+    /// It grew in the last few round trips: the sender is in slow start, or had been idle.
+    pub(super) fn is_growing(&self) -> bool {
+        self.growing
     }
 
     /// Bytes per second.
@@ -91,16 +109,18 @@ impl Estimate {
 mod tests {
     use super::*;
 
+    const ROUND_TRIP: Duration = Duration::from_millis(50);
+
     #[test]
     fn minimum_and_maximum_are_forgotten_after_a_while() {
         let start = Instant::now();
         let (mut round_trip, mut rate) = (RoundTrip::default(), Rate::default());
         round_trip.sample(start, Duration::from_millis(10));
-        rate.sample(start, 1_000_000, Duration::from_secs(1));
+        rate.sample(start, 1_000_000, Duration::from_secs(1), ROUND_TRIP);
         for second in 1..=20 {
             let now = start + Duration::from_secs(second);
             round_trip.sample(now, Duration::from_millis(50));
-            rate.sample(now, 100_000, Duration::from_secs(1));
+            rate.sample(now, 100_000, Duration::from_secs(1), ROUND_TRIP);
             let old = second <= 5;
             assert_eq!(
                 round_trip.minimum() == Some(Duration::from_millis(10)),
@@ -115,12 +135,12 @@ mod tests {
     fn what_is_sent_now_and_then_says_nothing_of_the_rate() {
         let now = Instant::now();
         let mut rate = Rate::default();
-        rate.sample(now, 100, Duration::from_millis(50));
+        rate.sample(now, 100, Duration::from_millis(50), ROUND_TRIP);
         assert_eq!(rate.get(), None);
-        rate.sample(now, 50_000, Duration::from_millis(50));
-        rate.sample(now, 100, Duration::from_millis(50));
+        rate.sample(now, 50_000, Duration::from_millis(50), ROUND_TRIP);
+        rate.sample(now, 100, Duration::from_millis(50), ROUND_TRIP);
         assert_eq!(rate.get(), Some(1_000_000));
-        rate.sample(now, 10_000, Duration::from_millis(5));
+        rate.sample(now, 10_000, Duration::from_millis(5), ROUND_TRIP);
         assert_eq!(rate.get(), Some(2_000_000));
     }
 
@@ -130,5 +150,16 @@ mod tests {
         estimate.kernel.round_trip = Some(Duration::from_micros(50));
         estimate.own.sample(Instant::now(), Duration::from_millis(40));
         assert_eq!(estimate.round_trip(), Some(Duration::from_millis(40)));
+    }
+
+    #[test]
+    fn a_rate_grows_until_it_has_not_for_three_round_trips() {
+        let start = Instant::now();
+        let mut rate = Rate::default();
+        for round in 0..20 {
+            let bytes = (100_000 << round).min(1_600_000);
+            rate.sample(start + round * ROUND_TRIP, bytes, ROUND_TRIP, ROUND_TRIP);
+            assert_eq!(rate.is_growing(), round <= 4 + 3, "in round {round}");
+        }
     }
 }

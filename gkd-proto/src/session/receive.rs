@@ -27,6 +27,8 @@ pub(super) struct ReceiveHalf {
     pub(super) share: u64,
     /// A read found nothing: the program waits.
     pub(super) reader_waits: bool,
+    /// The sender waits for credit, and something was unread when it said so.
+    pub(super) sender_waits: bool,
     /// Credit is to be told.
     pub(super) credit_due: bool,
     /// Nobody will read: what arrives is counted and not kept.
@@ -59,6 +61,7 @@ impl ReceiveHalf {
             window: ReceiveWindow::new(initial_window),
             share: 0,
             reader_waits: false,
+            sender_waits: false,
             credit_due: false,
             counting: false,
             given_back: 0,

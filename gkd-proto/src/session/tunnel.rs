@@ -246,7 +246,8 @@ impl Tunnel {
         self.last_progress = now;
         self.delivered_at = now;
         if let Some((at, delivered, delivered_at)) = last {
-            self.estimate.rate.sample(now, self.delivered - delivered, now - delivered_at);
+            let round_trip = self.estimate.round_trip().unwrap_or_default();
+            self.estimate.rate.sample(now, self.delivered - delivered, now - delivered_at, round_trip);
             if let Some(delay) = delay {
                 let elapsed = now.saturating_duration_since(at);
                 self.estimate.own.sample(now, elapsed.saturating_sub(delay));
@@ -259,7 +260,8 @@ impl Tunnel {
     }
 
     /// The most that this tunnel may hold unacknowledged: two of its rate times the time until an acknowledgement
-    /// is back. While the bound is what limits the rate, that doubles it with every round.
+    /// is back; three while its rate still grows, for a sender in slow start doubles what it sends with every round
+    /// trip, and what is known of its rate is a round trip old.
     pub(super) fn in_flight_limit(&self) -> u64 {
         let (Some(rate), Some(round_trip)) = (self.estimate.rate.get(), self.estimate.round_trip()) else {
             return MIN_IN_FLIGHT;
@@ -267,7 +269,8 @@ impl Tunnel {
         // The other end acknowledges by this end's rules.
         let gathered = Duration::from_secs_f64(ACK_BYTES as f64 / rate.max(1) as f64).max(ACK_SPAN);
         let back = round_trip + gathered.min(ack_delay(Some(round_trip))) + SLACK;
-        product(rate, 2 * back).max(MIN_IN_FLIGHT)
+        let gain = if self.estimate.rate.is_growing() { 3 } else { 2 };
+        product(rate, gain * back).max(MIN_IN_FLIGHT)
     }
 
     /// It holds as much as it may.
