@@ -151,6 +151,32 @@ fn connections_above_the_most_are_reset_as_busy_and_counted() {
 }
 
 #[test]
+fn a_connect_behind_a_drain_is_refused_also_when_data_came_before_it() {
+    let mut victim = Victim::new();
+    victim.send([data(0, 0, "early"), connect(1)]).unwrap();
+    assert_eq!(
+        victim.session.poll_event(),
+        Some(Event::Accepted { connection: id(1), destination: "".into() })
+    );
+    victim.session.drain(victim.now, 1);
+    victim.send([connect(0), connect(1), connect(2)]).unwrap();
+    assert_eq!(victim.session.poll_event(), None, "nothing is accepted any more");
+    victim.session.invariants();
+    let answers = victim.answers();
+    let resets = answers.iter().filter_map(|packet| match packet {
+        Packet::Reset(reset) => Some((reset.connection, reset.code)),
+        _ => None,
+    });
+    assert_eq!(resets.collect::<Vec<_>>(), [(id(0), ResetCode::BUSY), (id(2), ResetCode::BUSY)]);
+    // The other end settles, and nothing of them is left.
+    victim.send([reset(0, 133), reset(2, 0)]).unwrap();
+    victim
+        .send([Packet::Ack(Ack { tunnel: TunnelId(0), count: counted(&answers) as u64, delay: 0 })])
+        .unwrap();
+    assert_eq!(victim.session.connections(), 1);
+}
+
+#[test]
 fn a_million_connects_and_resets_leave_bounded_records() {
     let mut victim = Victim::new();
     let most = SessionConfig::default().max_connections + 4096;
