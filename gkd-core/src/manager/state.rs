@@ -15,6 +15,7 @@ use gkd_proto::packet::{CloseCode, DialError, ResetCode};
 use gkd_proto::session::{DropReason, Event};
 
 use super::batch::Batch;
+use super::openers::{Opener, Openers};
 use super::{Phase, SessionEnd, Slot, TunnelHandle};
 
 /// Connections of one session that wait to be accepted. One above it is answered with
@@ -41,7 +42,7 @@ pub(crate) struct State {
     /// The other end takes no new connections; its reason.
     draining: Option<u64>,
     /// Tasks that wait until the other end has acknowledged some of what was opened.
-    openers: Vec<Waker>,
+    openers: Openers,
     /// Wakers of which a call found that they are to be woken behind the lock.
     woken: Vec<Waker>,
     /// Wakers that were replaced, to be dropped behind the lock.
@@ -80,7 +81,7 @@ impl State {
             armed: None,
             ended: None,
             draining: None,
-            openers: Vec::new(),
+            openers: Openers::default(),
             woken: Vec::new(),
             replaced: Vec::new(),
             remote: None,
@@ -105,11 +106,14 @@ impl State {
         self.slots.insert(id, Slot::default());
     }
 
-    /// Wakes this task when more may be opened.
-    pub(crate) fn wait_to_open(&mut self, waker: &Waker) {
-        if !self.openers.iter().any(|standing| standing.will_wake(waker)) {
-            self.openers.push(waker.clone());
-        }
+    /// Wakes this task when it may open one.
+    pub(crate) fn wait_to_open(&mut self, opener: &mut Opener, waker: &Waker) {
+        self.openers.wait(opener, waker);
+    }
+
+    /// A task that may have waited to open asks again, or gives up.
+    pub(crate) fn stop_waiting(&mut self, opener: &mut Opener) {
+        self.replaced.extend(self.openers.back(opener));
     }
 
     /// Bytes arrived on a tunnel, read into `buf`.
@@ -120,7 +124,6 @@ impl State {
         buf: &mut BytesMut,
     ) -> Result<(), TunnelError> {
         let result = self.session.handle_recv(now, tunnel, buf);
-        self.wake_openers();
         if self.session.refused() > 0 && !std::mem::replace(&mut self.told_refused, true) {
             tracing::warn!(
                 session = ?self.session.id(),
@@ -130,9 +133,9 @@ impl State {
         result
     }
 
-    /// Whoever waits to open tries again; those that still cannot, wait again.
+    /// Another limit holds for whoever waits to open: all try again, and those that still cannot, wait again.
     pub(super) fn wake_openers(&mut self) {
-        self.woken.append(&mut self.openers);
+        self.openers.call_all(&mut self.woken);
     }
 
     /// Why the other end takes no new connections, once it does not.
@@ -160,6 +163,7 @@ impl State {
                 batch.wakers.extend(handle.ready.take());
             }
         }
+        self.openers.call(self.session.may_open(), &mut self.woken);
         let due = self.session.poll_timeout();
         if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
             self.armed = due;
@@ -206,7 +210,10 @@ impl State {
                 }
             }
             Event::Stalled => batch.stalled = true,
-            Event::Draining { reason } => self.draining = Some(reason),
+            Event::Draining { reason } => {
+                self.draining = Some(reason);
+                self.wake_openers();
+            }
             Event::Drained => batch.phase = batch.phase.max(Some(Phase::Drained)),
             Event::Closed { cause } => self.end(now, SessionEnd::Closed(cause), batch),
             _ => {}
@@ -292,7 +299,7 @@ impl State {
         for handle in self.tunnels.values() {
             batch.wakers.extend(handle.stop.take());
         }
-        batch.wakers.append(&mut self.openers);
+        self.wake_openers();
         batch.phase = batch.phase.max(Some(Phase::Ended));
         // The driver has to see it.
         batch.rearm = true;
