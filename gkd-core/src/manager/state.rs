@@ -1,7 +1,7 @@
 //! What the lock of a [`TunnelManager`](super::TunnelManager) guards: the session, and beside it the handles of
 //! its tunnels and connections. Turns the session's events into wake-ups.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -20,7 +20,7 @@ use super::{Phase, SessionEnd, Slot, TunnelHandle};
 
 /// Connections of one session that wait to be accepted. One above it is answered with
 /// [`DialError::Busy`]: whoever opens that many without being served is better told than kept.
-const BACKLOG: usize = 1024;
+pub(super) const BACKLOG: usize = 1024;
 
 /// What the lock guards.
 pub(crate) struct State {
@@ -28,8 +28,9 @@ pub(crate) struct State {
     /// Connections that a handle holds, or that wait to be accepted.
     pub(super) slots: HashMap<ConnectionId, Slot>,
     pub(super) tunnels: HashMap<TunnelId, Arc<TunnelHandle>>,
-    /// Waiting to be accepted. Those that were reset meanwhile have no slot any more.
-    pub(super) backlog: VecDeque<(ConnectionId, Bytes)>,
+    /// Waiting to be accepted, by their place in the row, which their slot names.
+    pub(super) backlog: BTreeMap<u64, (ConnectionId, Bytes)>,
+    next_place: u64,
     /// The session stands in the queue of those that have a backlog.
     pub(super) queued: bool,
     /// It was logged that more were opened than wait.
@@ -74,7 +75,8 @@ impl State {
             session,
             slots: HashMap::new(),
             tunnels: HashMap::new(),
-            backlog: VecDeque::new(),
+            backlog: BTreeMap::new(),
+            next_place: 0,
             queued: false,
             told_full: false,
             told_refused: false,
@@ -233,9 +235,6 @@ impl State {
 
     fn accept(&mut self, now: Instant, id: ConnectionId, destination: Bytes, batch: &mut Batch) {
         if self.backlog.len() >= BACKLOG {
-            self.backlog.retain(|(id, _)| self.slots.contains_key(id));
-        }
-        if self.backlog.len() >= BACKLOG {
             if let Some(connection) = self.session.connection(now, id) {
                 connection.connected(Err(DialError::Busy));
             }
@@ -247,8 +246,10 @@ impl State {
             }
             return;
         }
-        self.slots.insert(id, Slot { waiting: true, ..Slot::default() });
-        self.backlog.push_back((id, destination));
+        let place = self.next_place;
+        self.next_place += 1;
+        self.slots.insert(id, Slot { waiting: Some(place), ..Slot::default() });
+        self.backlog.insert(place, (id, destination));
         batch.accepted |= !self.queued;
         self.queued = true;
     }
@@ -256,10 +257,9 @@ impl State {
     /// The oldest connection that waits to be accepted, and whether more do. One without a destination is
     /// answered by that.
     pub(super) fn take_accepted(&mut self, now: Instant) -> Option<(Accepted, bool)> {
-        while let Some((id, destination)) = self.backlog.pop_front() {
-            // One without a slot was reset while it waited.
+        while let Some((_, (id, destination))) = self.backlog.pop_first() {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
-            slot.waiting = false;
+            slot.waiting = None;
             if destination.is_empty()
                 && let Some(connection) = self.session.connection(now, id)
             {
@@ -276,7 +276,8 @@ impl State {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.reset = Some(code);
         slot.wake_all(&mut batch.wakers);
-        if slot.waiting {
+        if let Some(place) = slot.waiting {
+            self.backlog.remove(&place);
             self.slots.remove(&id);
         }
     }
@@ -294,8 +295,9 @@ impl State {
                 slot.reset.get_or_insert(ResetCode::SESSION);
             }
             slot.wake_all(&mut batch.wakers);
-            known || !slot.waiting
+            known || slot.waiting.is_none()
         });
+        self.backlog.retain(|_, (id, _)| self.slots.contains_key(id));
         for handle in self.tunnels.values() {
             batch.wakers.extend(handle.stop.take());
         }

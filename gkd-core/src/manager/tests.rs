@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use gkd_proto::budget::Reservation;
 use gkd_proto::error::OpenError;
-use gkd_proto::handshake::{VERSION, Welcome};
-use gkd_proto::id::{BootId, PeerId, SessionId, Side, TunnelId};
-use gkd_proto::packet::{Ack, Drain, Packet, Ping};
+use gkd_proto::handshake::{Hello, VERSION, Welcome};
+use gkd_proto::id::{BootId, ConnectionId, PeerId, SessionId, Side, TunnelId};
+use gkd_proto::packet::{Ack, Connect, Connected, Drain, Packet, Ping, Reset, ResetCode};
 use gkd_proto::session::MAX_UNSEEN;
 use gkd_proto::{SessionConfig, Transmit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::TunnelManager;
+use super::state::BACKLOG;
 use crate::{Client, Server, SessionEnd, SessionHandle};
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -165,4 +166,40 @@ async fn as_many_openers_are_called_as_can_open() {
     assert_eq!(called()[2..], [1; 8], "all are told that they wait in vain");
     assert_eq!(ask(&mut waiting[9], &wakers[9]), Poll::Ready(Err(OpenError::Draining)));
     drop(opened);
+}
+
+/// What is left of them would have to be looked through for room when another comes.
+#[tokio::test]
+async fn connections_that_are_reset_while_they_wait_leave_their_place_at_once() {
+    let near = manager(Side::Server);
+    let tunnel = TunnelId(0);
+    let parameters = SessionConfig::default().parameters();
+    let hello =
+        Hello { version: VERSION, session: near.id, tunnel, exists: false, parameters, dead: Vec::new() };
+    near.add_accepted(&hello, false, None).unwrap();
+    let id = |index| ConnectionId::from_index(Side::Client, index);
+    let connect = |index| Packet::Connect(Connect { connection: id(index), destination: Bytes::new() });
+    let reset =
+        |index| Packet::Reset(Reset { connection: id(index), code: ResetCode::APPLICATION, total: 0 });
+    let most = BACKLOG as u64;
+    let refused = |near| {
+        let busy = |packet: &Packet| matches!(packet, Packet::Connected(Connected { result: Err(_), .. }));
+        told(near, tunnel).iter().filter(|packet| busy(packet)).count()
+    };
+
+    hear(&near, tunnel, (0..most).map(connect));
+    hear(&near, tunnel, (0..most - 1).map(reset));
+    assert_eq!(near.with(|state, _| state.backlog.len()), 1);
+    hear(&near, tunnel, (most..2 * most - 1).map(connect));
+    assert_eq!(refused(&near), 0, "there is room for all");
+    hear(&near, tunnel, [connect(2 * most - 1)]);
+    assert_eq!(refused(&near), 1, "that is one above the most");
+    hear(&near, tunnel, [reset(most), connect(2 * most)]);
+    assert_eq!(refused(&near), 0);
+    let mut accepted = Vec::new();
+    while let Some((next, _)) = near.take_accepted() {
+        accepted.push(next.id);
+    }
+    let expected = (most - 1..2 * most - 1).filter(|index| *index != most).chain([2 * most]).map(id);
+    assert_eq!(accepted, expected.collect::<Vec<_>>());
 }
