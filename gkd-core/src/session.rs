@@ -14,7 +14,7 @@ use gkd_proto::id::{PeerId, SessionId};
 use gkd_proto::packet::CloseCode;
 
 use crate::connection::Connection;
-use crate::manager::{Phase, SessionEnd, TunnelManager};
+use crate::manager::{Opener, Phase, SessionEnd, TunnelManager};
 use crate::runtime;
 
 /// One session: all that a client shares with a server. Cheap to clone; does not keep the session alive.
@@ -53,22 +53,26 @@ impl SessionHandle {
     /// The session has ended or takes no new connections, or the other end is at its limit of them.
     pub async fn open(&self, destination: impl Into<Bytes>) -> Result<Connection, OpenError> {
         let destination = destination.into();
+        let mut opener = Opener::new(&self.manager);
         poll_fn(|cx| {
-            self.manager.with(|state, now| match state.session.open(now, destination.clone()) {
-                Ok(id) => {
-                    state.add_slot(id);
-                    Poll::Ready(Ok(Connection::opened(self.manager.clone(), id, destination.clone())))
+            self.manager.with(|state, now| {
+                state.stop_waiting(&mut opener);
+                match state.session.open(now, destination.clone()) {
+                    Ok(id) => {
+                        state.add_slot(id);
+                        Poll::Ready(Ok(Connection::opened(self.manager.clone(), id, destination.clone())))
+                    }
+                    Err(OpenError::TooManyUnacknowledged(_)) => {
+                        state.wait_to_open(&mut opener, cx.waker());
+                        Poll::Pending
+                    }
+                    // How many the other end takes is not known before it let the first tunnel in.
+                    Err(OpenError::TooMany(_)) if state.session.tunnels_up() == 0 => {
+                        state.wait_to_open(&mut opener, cx.waker());
+                        Poll::Pending
+                    }
+                    Err(error) => Poll::Ready(Err(error)),
                 }
-                Err(OpenError::TooManyUnacknowledged(_)) => {
-                    state.wait_to_open(cx.waker());
-                    Poll::Pending
-                }
-                // How many the other end takes is not known before it let the first tunnel in.
-                Err(OpenError::TooMany(_)) if state.session.tunnels_up() == 0 => {
-                    state.wait_to_open(cx.waker());
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(error)),
             })
         })
         .await

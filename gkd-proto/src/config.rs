@@ -36,7 +36,8 @@ pub struct SessionConfig {
     /// to it, the less does each accept. Default 64 MiB.
     pub send_queue: u64,
     /// The most bytes that may be unacknowledged at a time. A peer that reads and grants but does not
-    /// acknowledge makes writers wait at this bound. Default 128 MiB.
+    /// acknowledge makes writers wait at this bound. Default 128 MiB. A packet may keep eight times its size, of what the
+    /// program wrote at once: as much as that only if the rest of it is acknowledged.
     pub send_budget: u64,
     /// The most packets that may be unacknowledged at a time. Default 262,144.
     pub send_budget_packets: usize,

@@ -3,6 +3,9 @@
 //! [`ReorderBuffer`] is usable alone: it is generic over what it orders and knows numbers only. It counts
 //! no bytes, grants no credit and compares no content; whoever drives it does.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use crate::id::PacketNumber;
 
 /// The largest `limit` of a [`ReorderBuffer`], in packets. At the least charge of a packet it stands for
@@ -15,6 +18,14 @@ const MIN_CAPACITY: usize = 8;
 /// An empty buffer keeps at most so many slots. One that reorders by tens of packets, as a few tunnels of
 /// like speed do, then allocates once and never again.
 const KEPT_CAPACITY: usize = 64;
+
+/// A number that is less than this ahead of the next one is near, however few items are held: the slots up to it, 8 KiB
+/// for `Bytes`, cost about as much as the three packets with which a connection is opened, made to have them, and reset.
+const NEAR: usize = 256;
+
+/// … and so is one that is less ahead than so many times the items held, which have paid for the slots. Of some tunnels
+/// that carry a like share, all but one in four may stand still without a packet's being far.
+const NEAR_PER_ITEM: usize = 4;
 
 /// What became of an item that was given to [`ReorderBuffer::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +46,14 @@ pub enum Inserted<T> {
 ///
 /// A ring indexed by packet number: no item is searched for, compared or moved to make room for another.
 /// Inserting and popping take constant time, amortised over growth; filling a hole also looks once at each
-/// item that it makes readable.
+/// item that it makes readable. What is far ahead of all that, so that its slots would be holes nearly all, waits
+/// beside the ring in an ordered map until it comes near: one number costs the logarithm of how many wait there.
 ///
 /// # Memory
 /// A slot takes `size_of::<Option<T>>()` bytes (32 for `Bytes`). There are as many slots as the next power
-/// of two above the [`span`](Self::span): at most twice the span, eight at least, none before the first
-/// insert. Growth is bounded by the limit, whatever numbers come. When the buffer becomes empty, a
+/// of two above the part of the [`span`](Self::span) that is near: at most twice that, eight at least, none before
+/// the first insert. So it grows to 256 slots, or to eight for each item held if that is more, whatever numbers
+/// come. When the buffer becomes empty, a
 /// ring of more than 64 slots is released at once: it took half as many deliveries as it has slots to get
 /// there, so this costs each of them next to nothing, and a smaller ring is kept for the next time.
 /// [`shrink`](Self::shrink) releases that too.
@@ -68,10 +81,12 @@ pub struct ReorderBuffer<T> {
     next: u64,
     /// The first number from `next` on that is not held: `next..missing` is readable.
     missing: u64,
-    /// How many items are held behind `missing`.
+    /// How many items are held behind `missing`, near and far.
     behind: usize,
-    /// One above the highest number held, while any is held behind `missing`. Not above `missing` otherwise.
+    /// One above the highest number in the ring, while any is there behind `missing`. Not above `missing` otherwise.
     end: u64,
+    /// What is far ahead, by number: behind all that is in the ring, and never what is missing.
+    far: BTreeMap<u64, T>,
     /// How far from `next` a number is refused.
     limit: usize,
 }
@@ -90,7 +105,9 @@ impl<T> ReorderBuffer<T> {
             1..=MAX_LIMIT => limit,
             _ => MAX_LIMIT,
         };
-        Self { slots: Vec::new(), next: first.0, missing: first.0, behind: 0, end: first.0, limit }
+        let first = first.0;
+        let (next, missing, end) = (first, first, first);
+        Self { slots: Vec::new(), next, missing, behind: 0, end, far: BTreeMap::new(), limit }
     }
 
     /// Takes `item` as number `number`, or gives it back if that number was taken before or is too far.
@@ -124,11 +141,15 @@ impl<T> ReorderBuffer<T> {
         if number < self.missing {
             return Inserted::Duplicate(item);
         }
-        // Below the limit, which is a usize.
-        let offset = (number - self.next) as usize;
-        if offset >= self.slots.len() {
-            self.grow(offset + 1);
+        if number - self.next >= self.slots.len() as u64 || !self.far.is_empty() {
+            return self.insert_beside_far(number, item);
         }
+        self.insert_near(number, item)
+    }
+
+    /// [`insert`](Self::insert) of a number that has a slot and is not below what is missing.
+    #[inline(always)]
+    fn insert_near(&mut self, number: u64, item: T) -> Inserted<T> {
         let index = self.index(number);
         let slot = &mut self.slots[index];
         if slot.is_some() {
@@ -142,6 +163,29 @@ impl<T> ReorderBuffer<T> {
         }
         self.behind += 1;
         self.end = self.end.max(number + 1);
+        Inserted::OutOfOrder
+    }
+
+    /// [`insert`](Self::insert) of a number that has no slot, or while something is far ahead.
+    #[cold]
+    #[inline(never)]
+    fn insert_beside_far(&mut self, number: u64, item: T) -> Inserted<T> {
+        let before_far = self.far.first_key_value().is_none_or(|(first, _)| number < *first);
+        // Below the limit, which is a usize.
+        let offset = (number - self.next) as usize;
+        if before_far && (offset < self.slots.len() || number < self.near_end()) {
+            self.make_slot(offset);
+            let inserted = self.insert_near(number, item);
+            // There is one more to pay for slots.
+            self.come_near();
+            return inserted;
+        }
+        match self.far.entry(number) {
+            Entry::Occupied(_) => return Inserted::Duplicate(item),
+            Entry::Vacant(entry) => _ = entry.insert(item),
+        }
+        self.behind += 1;
+        self.come_near();
         Inserted::OutOfOrder
     }
 
@@ -185,15 +229,23 @@ impl<T> ReorderBuffer<T> {
     /// The item with this number, if it is held.
     #[inline]
     pub fn get(&self, number: PacketNumber) -> Option<&T> {
-        let within = number.0 >= self.next && number.0 < self.end.max(self.missing);
-        if within { self.slots[self.index(number.0)].as_ref() } else { None }
+        if self.in_ring(number.0) {
+            self.slots[self.index(number.0)].as_ref()
+        } else if self.far.is_empty() {
+            None
+        } else {
+            self.far.get(&number.0)
+        }
     }
 
     /// The item that is held as `number`, to be changed in place.
     pub fn get_mut(&mut self, number: PacketNumber) -> Option<&mut T> {
-        self.get(number)?;
-        let index = self.index(number.0);
-        self.slots[index].as_mut()
+        if self.in_ring(number.0) {
+            let index = self.index(number.0);
+            self.slots[index].as_mut()
+        } else {
+            self.far.get_mut(&number.0)
+        }
     }
 
     /// The number that is delivered next.
@@ -230,7 +282,8 @@ impl<T> ReorderBuffer<T> {
     /// holes.
     #[inline]
     pub fn span(&self) -> usize {
-        (self.end.max(self.missing) - self.next) as usize
+        let end = self.far.last_key_value().map_or(self.ring_end(), |(last, _)| last + 1);
+        (end - self.next) as usize
     }
 
     /// How far ahead of the next number one is refused.
@@ -238,27 +291,36 @@ impl<T> ReorderBuffer<T> {
         self.limit
     }
 
-    /// How many slots are allocated.
+    /// How many slots are allocated, of the ring; what is far ahead has none.
     pub fn capacity(&self) -> usize {
         self.slots.capacity()
     }
 
     /// The items held, with their numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (PacketNumber, &T)> {
-        let held = self.next..self.end.max(self.missing);
-        held.filter_map(|number| Some((PacketNumber(number), self.slots[self.index(number)].as_ref()?)))
+        let near = (self.next..self.ring_end())
+            .filter_map(|number| Some((number, self.slots[self.index(number)].as_ref()?)));
+        let far = self.far.iter().map(|(number, item)| (*number, item));
+        near.chain(far).map(|(number, item)| (PacketNumber(number), item))
+    }
+
+    /// The items held, in no order, to be changed in place.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().flatten().chain(self.far.values_mut())
     }
 
     /// Takes out every item, readable or not, in order, and releases the ring. The numbers count as never
     /// arrived. What the iterator is not asked for is dropped with it.
     pub fn drain(&mut self) -> impl Iterator<Item = (PacketNumber, T)> + use<T> {
-        let held = self.next..self.end.max(self.missing);
+        let near = self.next..self.ring_end();
         let mut slots = std::mem::take(&mut self.slots);
+        let far = std::mem::take(&mut self.far);
         (self.missing, self.behind, self.end) = (self.next, 0, self.next);
-        held.filter_map(move |number| {
+        let near = near.filter_map(move |number| {
             let index = ring_index(number, slots.len());
-            Some((PacketNumber(number), slots[index].take()?))
-        })
+            Some((number, slots[index].take()?))
+        });
+        near.chain(far).map(|(number, item)| (PacketNumber(number), item))
     }
 
     /// Drops every item and releases the ring. The numbers count as never arrived.
@@ -269,14 +331,16 @@ impl<T> ReorderBuffer<T> {
     /// Releases what the items held do not need: everything when there are none. For a connection that
     /// stands idle; a busy one would only allocate again.
     pub fn shrink(&mut self) {
-        if self.is_empty() {
+        self.come_near();
+        let span = self.ring_end() - self.next;
+        if span == 0 {
             self.slots = Vec::new();
             return;
         }
-        let capacity = ring_capacity(self.span());
+        let capacity = ring_capacity(span as usize);
         if capacity < self.slots.len() {
             let mut slots = empty_slots(capacity);
-            for number in self.next..self.end.max(self.missing) {
+            for number in self.next..self.ring_end() {
                 let index = self.index(number);
                 slots[ring_index(number, capacity)] = self.slots[index].take();
             }
@@ -289,17 +353,19 @@ impl<T> ReorderBuffer<T> {
     pub fn invariants(&self) {
         let slots = self.slots.len();
         assert!(slots == 0 || (slots.is_power_of_two() && slots >= MIN_CAPACITY), "{slots} slots");
-        assert!(self.span() <= slots, "a ring of {slots} slots for a span of {}", self.span());
+        let near = self.ring_end() - self.next;
+        assert!(near <= slots as u64, "a ring of {slots} slots for a span of {near}");
+        assert!(self.far.keys().all(|number| *number > self.missing && *number >= self.end), "far is behind");
         assert!(self.span() <= self.limit, "the span is above the limit");
         assert!(self.next <= self.missing, "the next number is at most the first missing one");
         assert!((self.next..self.missing).all(|number| self.get(PacketNumber(number)).is_some()));
         assert!(self.get(PacketNumber(self.missing)).is_none(), "what is missing is not held");
-        if self.behind == 0 {
+        if self.behind == self.far.len() {
             assert!(self.end <= self.missing, "nothing is held behind the hole");
         } else {
             assert!(self.end > self.missing && self.get(PacketNumber(self.end - 1)).is_some());
         }
-        let filled = self.slots.iter().filter(|slot| slot.is_some()).count();
+        let filled = self.slots.iter().filter(|slot| slot.is_some()).count() + self.far.len();
         assert_eq!((filled, self.iter().count()), (self.len(), self.len()), "items are where they belong");
         assert!(!self.is_empty() || slots <= KEPT_CAPACITY, "an empty buffer holds {slots} slots");
     }
@@ -309,20 +375,65 @@ impl<T> ReorderBuffer<T> {
         ring_index(number, self.slots.len())
     }
 
+    /// One above the highest number in the ring.
+    #[inline]
+    fn ring_end(&self) -> u64 {
+        self.end.max(self.missing)
+    }
+
+    /// If this number is held, it is in the ring.
+    #[inline]
+    fn in_ring(&self, number: u64) -> bool {
+        number >= self.next && number < self.ring_end()
+    }
+
     /// What was missing came: goes on to the next hole.
     #[inline(never)]
     fn find_hole(&mut self) {
-        while self.behind > 0 && self.slots[self.index(self.missing)].is_some() {
-            self.missing += 1;
-            self.behind -= 1;
+        self.pass_held();
+        if !self.far.is_empty() {
+            self.come_near();
         }
     }
 
-    /// Makes room for `span` numbers from `next` on.
+    #[inline(always)]
+    fn pass_held(&mut self) {
+        let mut missing = self.missing;
+        while missing < self.end && self.slots[self.index(missing)].is_some() {
+            missing += 1;
+        }
+        self.behind -= (missing - self.missing) as usize;
+        self.missing = missing;
+    }
+
+    /// Numbers below this may have slots made for them. What is missing is always below: all before it are held.
+    fn near_end(&self) -> u64 {
+        self.next.saturating_add(NEAR.max(NEAR_PER_ITEM * self.len()) as u64)
+    }
+
+    /// Takes into the ring what was far ahead and is near by now.
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, span: usize) {
-        let capacity = ring_capacity(span);
+    fn come_near(&mut self) {
+        let near_end = self.near_end();
+        while let Some(first) = self.far.first_entry()
+            && *first.key() < near_end
+        {
+            let (number, item) = first.remove_entry();
+            self.make_slot((number - self.next) as usize);
+            let index = self.index(number);
+            self.slots[index] = Some(item);
+            self.end = number + 1;
+            self.pass_held();
+        }
+    }
+
+    /// Makes sure that the number `offset` ahead of `next` has a slot.
+    fn make_slot(&mut self, offset: usize) {
+        if offset < self.slots.len() {
+            return;
+        }
+        let capacity = ring_capacity(offset + 1);
         if self.slots.is_empty() {
             self.slots = empty_slots(capacity);
             return;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use gkd_proto::error::{TunnelError, Violation};
-use gkd_proto::handshake::{DeadTunnel, Hello, VERSION};
+use gkd_proto::handshake::{DeadTunnel, Hello, MAX_DEAD_TUNNELS, VERSION, Welcome};
 use gkd_proto::id::{BootId, ConnectionId, PacketNumber, SessionId, Side, TunnelId};
 use gkd_proto::packet::{
     Account, Ack, Blocked, Connect, Connected, Credit, Data, DialError, Finish, Gone, Leave, Packet, Ping,
     Reset, ResetCode,
 };
+use gkd_proto::session::CloseCause;
 use gkd_proto::{Event, PathSample, Read, Session, SessionConfig, Transmit};
 
 const BOOT: BootId = BootId([1; 16]);
@@ -147,6 +148,32 @@ fn connections_above_the_most_are_reset_as_busy_and_counted() {
     assert_eq!(accepted.filter(|event| matches!(event, Event::Accepted { .. })).count(), 2);
     assert_eq!((victim.session.refused(), victim.session.stats().refused), (3, 3));
     assert!(victim.session.connection(victim.now, id(1)).is_some(), "those that it may have stay");
+}
+
+#[test]
+fn a_connect_behind_a_drain_is_refused_also_when_data_came_before_it() {
+    let mut victim = Victim::new();
+    victim.send([data(0, 0, "early"), connect(1)]).unwrap();
+    assert_eq!(
+        victim.session.poll_event(),
+        Some(Event::Accepted { connection: id(1), destination: "".into() })
+    );
+    victim.session.drain(victim.now, 1);
+    victim.send([connect(0), connect(1), connect(2)]).unwrap();
+    assert_eq!(victim.session.poll_event(), None, "nothing is accepted any more");
+    victim.session.invariants();
+    let answers = victim.answers();
+    let resets = answers.iter().filter_map(|packet| match packet {
+        Packet::Reset(reset) => Some((reset.connection, reset.code)),
+        _ => None,
+    });
+    assert_eq!(resets.collect::<Vec<_>>(), [(id(0), ResetCode::BUSY), (id(2), ResetCode::BUSY)]);
+    // The other end settles, and nothing of them is left.
+    victim.send([reset(0, 133), reset(2, 0)]).unwrap();
+    victim
+        .send([Packet::Ack(Ack { tunnel: TunnelId(0), count: counted(&answers) as u64, delay: 0 })])
+        .unwrap();
+    assert_eq!(victim.session.connections(), 1);
 }
 
 #[test]
@@ -389,6 +416,31 @@ fn packets_that_no_tunnel_acknowledges_are_not_copied_onto_every_tunnel() {
     victim.session.handle_recv(victim.now, TunnelId(TUNNELS - 1), &mut bytes).unwrap();
     let again: usize = (1..TUNNELS).map(|tunnel| counted(&victim.answers_on(tunnel))).sum();
     assert!(again > 0, "room that is free again is used");
+}
+
+#[test]
+fn dials_that_a_server_names_dead_one_after_another_end_the_session() {
+    let now = Instant::now();
+    let config = Arc::new(SessionConfig::default());
+    let mut client = Session::new(config.clone(), Side::Client, SessionId([2; 16]), 7, now);
+    let up = client.hello(now).unwrap().tunnel;
+    let parameters = config.parameters();
+    let welcome = Welcome { version: VERSION, boot: BOOT, known: false, parameters, dead: Vec::new() };
+    client.handle_welcome(now, up, &welcome).unwrap();
+    let mut dials = 0;
+    while !client.is_closed() && dials < 1000 {
+        let tunnel = client.hello(now).unwrap().tunnel;
+        let mut bytes = BytesMut::new();
+        Packet::Gone(Gone { tunnel, count: 0 }).encode(&mut bytes);
+        client.handle_recv(now, up, &mut bytes).unwrap();
+        client.handle_tunnel_down(now, tunnel);
+        client.invariants();
+        dials += 1;
+    }
+    assert_eq!(dials, MAX_DEAD_TUNNELS + 1, "each is dead and unsettled: its Gone is not acknowledged");
+    let closed =
+        std::iter::from_fn(|| client.poll_event()).find(|event| matches!(event, Event::Closed { .. }));
+    assert_eq!(closed, Some(Event::Closed { cause: CloseCause::Local }));
 }
 
 #[test]

@@ -99,6 +99,28 @@ fn what_waits_to_be_sent_is_taken_from_the_budget_and_given_back() {
 }
 
 #[test]
+fn a_little_that_is_accepted_of_much_does_not_keep_all_of_it() {
+    struct Owner(Arc<Vec<u8>>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let budget = MemoryBudget::new(8 * MIB);
+    let mut both = Both::new(&budget);
+    let _others = budget.reserve(budget.limit() - budget.reserved()).unwrap();
+    let id = both.connect();
+    let memory = Arc::new(vec![7; 256 * 1024]);
+    let mut write = Bytes::from_owner(Owner(memory.clone()));
+    let accepted = both.server.connection(both.now, id).unwrap().write(&mut write).unwrap();
+    assert!(0 < accepted && accepted < 32 * 1024, "{accepted} bytes were accepted");
+    drop(write);
+    assert_eq!(Arc::strong_count(&memory), 1, "{accepted} bytes keep what was written");
+    both.carry();
+    assert_eq!(both.read_all(id), accepted);
+}
+
+#[test]
 fn datagrams_that_nobody_takes_are_taken_from_the_budget_and_given_back() {
     let budget = MemoryBudget::new(64 * MIB);
     let mut both = Both::new(&budget);

@@ -14,6 +14,7 @@ mod batch;
 mod driver;
 mod end;
 mod handle;
+mod openers;
 mod slot;
 mod state;
 
@@ -37,6 +38,7 @@ pub(crate) use accept::AcceptQueue;
 use batch::Batch;
 pub use end::SessionEnd;
 pub(crate) use handle::{TunnelGuard, TunnelHandle};
+pub(crate) use openers::Opener;
 pub(crate) use slot::{Slot, register};
 use state::State;
 pub(crate) use state::{Accepted, Parts};
@@ -226,6 +228,7 @@ impl TunnelManager {
         self.with(|state, now| {
             let welcome = state.session.handle_hello(now, hello, self.boot, known)?;
             state.remote = remote.or(state.remote);
+            state.wake_openers();
             Ok((welcome, state.add_tunnel(hello.tunnel)))
         })
     }
@@ -242,7 +245,10 @@ impl TunnelManager {
 
     /// Takes no new connections, and says so.
     pub(crate) fn drain(self: &Arc<Self>, reason: u64) {
-        self.with(|state, now| state.session.drain(now, reason));
+        self.with(|state, now| {
+            state.session.drain(now, reason);
+            state.wake_openers();
+        });
     }
 
     /// Ends the session and tells the other end why.

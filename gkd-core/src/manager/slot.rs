@@ -33,8 +33,8 @@ pub(crate) struct Slot {
     pub(crate) used: bool,
     /// The dial was answered.
     pub(crate) confirmed: bool,
-    /// It waits to be accepted.
-    pub(crate) waiting: bool,
+    /// Its place among those that wait to be accepted, while it does.
+    pub(crate) waiting: Option<u64>,
 }
 
 impl Slot {

@@ -1,7 +1,7 @@
 //! What the lock of a [`TunnelManager`](super::TunnelManager) guards: the session, and beside it the handles of
 //! its tunnels and connections. Turns the session's events into wake-ups.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,11 +15,12 @@ use gkd_proto::packet::{CloseCode, DialError, ResetCode};
 use gkd_proto::session::{DropReason, Event};
 
 use super::batch::Batch;
+use super::openers::{Opener, Openers};
 use super::{Phase, SessionEnd, Slot, TunnelHandle};
 
 /// Connections of one session that wait to be accepted. One above it is answered with
 /// [`DialError::Busy`]: whoever opens that many without being served is better told than kept.
-const BACKLOG: usize = 1024;
+pub(super) const BACKLOG: usize = 1024;
 
 /// What the lock guards.
 pub(crate) struct State {
@@ -27,8 +28,9 @@ pub(crate) struct State {
     /// Connections that a handle holds, or that wait to be accepted.
     pub(super) slots: HashMap<ConnectionId, Slot>,
     pub(super) tunnels: HashMap<TunnelId, Arc<TunnelHandle>>,
-    /// Waiting to be accepted. Those that were reset meanwhile have no slot any more.
-    pub(super) backlog: VecDeque<(ConnectionId, Bytes)>,
+    /// Waiting to be accepted, by their place in the row, which their slot names.
+    pub(super) backlog: BTreeMap<u64, (ConnectionId, Bytes)>,
+    next_place: u64,
     /// The session stands in the queue of those that have a backlog.
     pub(super) queued: bool,
     /// It was logged that more were opened than wait.
@@ -41,7 +43,7 @@ pub(crate) struct State {
     /// The other end takes no new connections; its reason.
     draining: Option<u64>,
     /// Tasks that wait until the other end has acknowledged some of what was opened.
-    openers: Vec<Waker>,
+    openers: Openers,
     /// Wakers of which a call found that they are to be woken behind the lock.
     woken: Vec<Waker>,
     /// Wakers that were replaced, to be dropped behind the lock.
@@ -73,14 +75,15 @@ impl State {
             session,
             slots: HashMap::new(),
             tunnels: HashMap::new(),
-            backlog: VecDeque::new(),
+            backlog: BTreeMap::new(),
+            next_place: 0,
             queued: false,
             told_full: false,
             told_refused: false,
             armed: None,
             ended: None,
             draining: None,
-            openers: Vec::new(),
+            openers: Openers::default(),
             woken: Vec::new(),
             replaced: Vec::new(),
             remote: None,
@@ -105,11 +108,14 @@ impl State {
         self.slots.insert(id, Slot::default());
     }
 
-    /// Wakes this task when more may be opened.
-    pub(crate) fn wait_to_open(&mut self, waker: &Waker) {
-        if !self.openers.iter().any(|standing| standing.will_wake(waker)) {
-            self.openers.push(waker.clone());
-        }
+    /// Wakes this task when it may open one.
+    pub(crate) fn wait_to_open(&mut self, opener: &mut Opener, waker: &Waker) {
+        self.openers.wait(opener, waker);
+    }
+
+    /// A task that may have waited to open asks again, or gives up.
+    pub(crate) fn stop_waiting(&mut self, opener: &mut Opener) {
+        self.replaced.extend(self.openers.back(opener));
     }
 
     /// Bytes arrived on a tunnel, read into `buf`.
@@ -120,7 +126,6 @@ impl State {
         buf: &mut BytesMut,
     ) -> Result<(), TunnelError> {
         let result = self.session.handle_recv(now, tunnel, buf);
-        self.wake_openers();
         if self.session.refused() > 0 && !std::mem::replace(&mut self.told_refused, true) {
             tracing::warn!(
                 session = ?self.session.id(),
@@ -130,9 +135,9 @@ impl State {
         result
     }
 
-    /// Whoever waits to open tries again; those that still cannot, wait again.
+    /// Another limit holds for whoever waits to open: all try again, and those that still cannot, wait again.
     pub(super) fn wake_openers(&mut self) {
-        self.woken.append(&mut self.openers);
+        self.openers.call_all(&mut self.woken);
     }
 
     /// Why the other end takes no new connections, once it does not.
@@ -160,6 +165,7 @@ impl State {
                 batch.wakers.extend(handle.ready.take());
             }
         }
+        self.openers.call(self.session.may_open(), &mut self.woken);
         let due = self.session.poll_timeout();
         if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
             self.armed = due;
@@ -206,7 +212,10 @@ impl State {
                 }
             }
             Event::Stalled => batch.stalled = true,
-            Event::Draining { reason } => self.draining = Some(reason),
+            Event::Draining { reason } => {
+                self.draining = Some(reason);
+                self.wake_openers();
+            }
             Event::Drained => batch.phase = batch.phase.max(Some(Phase::Drained)),
             Event::Closed { cause } => self.end(now, SessionEnd::Closed(cause), batch),
             _ => {}
@@ -226,9 +235,6 @@ impl State {
 
     fn accept(&mut self, now: Instant, id: ConnectionId, destination: Bytes, batch: &mut Batch) {
         if self.backlog.len() >= BACKLOG {
-            self.backlog.retain(|(id, _)| self.slots.contains_key(id));
-        }
-        if self.backlog.len() >= BACKLOG {
             if let Some(connection) = self.session.connection(now, id) {
                 connection.connected(Err(DialError::Busy));
             }
@@ -240,8 +246,10 @@ impl State {
             }
             return;
         }
-        self.slots.insert(id, Slot { waiting: true, ..Slot::default() });
-        self.backlog.push_back((id, destination));
+        let place = self.next_place;
+        self.next_place += 1;
+        self.slots.insert(id, Slot { waiting: Some(place), ..Slot::default() });
+        self.backlog.insert(place, (id, destination));
         batch.accepted |= !self.queued;
         self.queued = true;
     }
@@ -249,10 +257,9 @@ impl State {
     /// The oldest connection that waits to be accepted, and whether more do. One without a destination is
     /// answered by that.
     pub(super) fn take_accepted(&mut self, now: Instant) -> Option<(Accepted, bool)> {
-        while let Some((id, destination)) = self.backlog.pop_front() {
-            // One without a slot was reset while it waited.
+        while let Some((_, (id, destination))) = self.backlog.pop_first() {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
-            slot.waiting = false;
+            slot.waiting = None;
             if destination.is_empty()
                 && let Some(connection) = self.session.connection(now, id)
             {
@@ -269,7 +276,8 @@ impl State {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.reset = Some(code);
         slot.wake_all(&mut batch.wakers);
-        if slot.waiting {
+        if let Some(place) = slot.waiting {
+            self.backlog.remove(&place);
             self.slots.remove(&id);
         }
     }
@@ -287,12 +295,13 @@ impl State {
                 slot.reset.get_or_insert(ResetCode::SESSION);
             }
             slot.wake_all(&mut batch.wakers);
-            known || !slot.waiting
+            known || slot.waiting.is_none()
         });
+        self.backlog.retain(|_, (id, _)| self.slots.contains_key(id));
         for handle in self.tunnels.values() {
             batch.wakers.extend(handle.stop.take());
         }
-        batch.wakers.append(&mut self.openers);
+        self.wake_openers();
         batch.phase = batch.phase.max(Some(Phase::Ended));
         // The driver has to see it.
         batch.rearm = true;

@@ -1,12 +1,26 @@
-//! What a panic inside the session does, and that a waker is never lost.
+//! What a panic inside the session does, that a waker is never lost, and that none is woken for nothing.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes, BytesMut};
+use gkd_proto::budget::Reservation;
+use gkd_proto::error::OpenError;
+use gkd_proto::handshake::{Hello, VERSION, Welcome};
+use gkd_proto::id::{BootId, ConnectionId, PeerId, SessionId, Side, TunnelId};
+use gkd_proto::packet::{Ack, Connect, Connected, Drain, Packet, Ping, Reset, ResetCode};
+use gkd_proto::session::MAX_UNSEEN;
+use gkd_proto::{SessionConfig, Transmit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{Client, Server, SessionEnd};
+use super::TunnelManager;
+use super::state::BACKLOG;
+use crate::{Client, Server, SessionEnd, SessionHandle};
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("nothing happened within 30 s")
@@ -75,4 +89,117 @@ async fn ping_pong_over_many_connections_loses_no_waker() {
     })
     .await;
     serving.abort();
+}
+
+/// A session whose other end is the test.
+fn manager(side: Side) -> Arc<TunnelManager> {
+    let (session, peer, runtime) = (SessionId([1; 16]), PeerId([1; 32]), tokio::runtime::Handle::current());
+    TunnelManager::spawn(Arc::default(), side, session, peer, Reservation::default(), Arc::default(), runtime)
+}
+
+/// The other end's packets come on this tunnel.
+fn hear(manager: &Arc<TunnelManager>, tunnel: TunnelId, packets: impl IntoIterator<Item = Packet>) {
+    let mut bytes = BytesMut::new();
+    packets.into_iter().for_each(|packet| packet.encode(&mut bytes));
+    manager.with(|state, now| state.receive(now, tunnel, &mut bytes)).unwrap();
+}
+
+/// All that the session wants to send on this tunnel.
+fn told(manager: &Arc<TunnelManager>, tunnel: TunnelId) -> Vec<Packet> {
+    let mut out = Transmit::new();
+    while manager.with(|state, now| state.session.poll_transmit(now, tunnel, 64 * 1024, &mut out)) {}
+    let mut bytes = BytesMut::from(&out.copy_to_bytes(out.remaining())[..]);
+    std::iter::from_fn(|| Packet::decode(&mut bytes).unwrap()).collect()
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls one that waits to open.
+fn ask<T>(
+    open: &mut Option<Pin<Box<impl Future<Output = Result<T, OpenError>>>>>,
+    waker: &Waker,
+) -> Poll<Result<(), OpenError>> {
+    let open = open.as_mut().expect("it was not dropped");
+    open.as_mut().poll(&mut Context::from_waker(waker)).map(|opened| opened.map(drop))
+}
+
+/// Each read of a tunnel would cost as much as there are tasks that wait, while the server does not acknowledge.
+#[tokio::test]
+async fn as_many_openers_are_called_as_can_open() {
+    let near = manager(Side::Client);
+    let (hello, _) = near.add_dialled().unwrap();
+    let tunnel = hello.tunnel;
+    let parameters = SessionConfig::default().parameters();
+    let welcome =
+        Welcome { version: VERSION, boot: BootId([1; 16]), known: false, parameters, dead: Vec::new() };
+    near.welcomed(tunnel, &welcome, None).unwrap();
+    let handle = SessionHandle::new(near.clone());
+    let mut opened = Vec::new();
+    for _ in 0..MAX_UNSEEN {
+        opened.push(handle.open("").await.unwrap());
+    }
+
+    let calls: Vec<_> = (0..10).map(|_| Arc::new(Woken::default())).collect();
+    let called = || calls.iter().map(|call| call.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let wakers: Vec<_> = calls.iter().map(|call| Waker::from(call.clone())).collect();
+    let mut waiting: Vec<_> = (0..10).map(|_| Some(Box::pin(handle.open("")))).collect();
+    assert!((0..10).all(|task| ask(&mut waiting[task], &wakers[task]).is_pending()));
+    hear(&near, tunnel, [Packet::Ping(Ping { token: 1 })]);
+    assert_eq!(called(), [0; 10], "none can open");
+
+    assert!(matches!(told(&near, tunnel)[..2], [Packet::Pong(_), Packet::Connect(_)]));
+    hear(&near, tunnel, [Packet::Ack(Ack { tunnel, count: 2, delay: 0 })]);
+    hear(&near, tunnel, [Packet::Ping(Ping { token: 2 })]);
+    assert_eq!(called(), [1, 1, 0, 0, 0, 0, 0, 0, 0, 0], "two can open");
+    assert_eq!(ask(&mut waiting[1], &wakers[1]), Poll::Ready(Ok(())));
+    drop(waiting[0].take());
+    assert_eq!(called()[2..4], [1, 0], "one that gives up leaves its turn to the next");
+
+    hear(&near, tunnel, [Packet::Drain(Drain { reason: 1 })]);
+    assert_eq!(called()[2..], [1; 8], "all are told that they wait in vain");
+    assert_eq!(ask(&mut waiting[9], &wakers[9]), Poll::Ready(Err(OpenError::Draining)));
+    drop(opened);
+}
+
+/// What is left of them would have to be looked through for room when another comes.
+#[tokio::test]
+async fn connections_that_are_reset_while_they_wait_leave_their_place_at_once() {
+    let near = manager(Side::Server);
+    let tunnel = TunnelId(0);
+    let parameters = SessionConfig::default().parameters();
+    let hello =
+        Hello { version: VERSION, session: near.id, tunnel, exists: false, parameters, dead: Vec::new() };
+    near.add_accepted(&hello, false, None).unwrap();
+    let id = |index| ConnectionId::from_index(Side::Client, index);
+    let connect = |index| Packet::Connect(Connect { connection: id(index), destination: Bytes::new() });
+    let reset =
+        |index| Packet::Reset(Reset { connection: id(index), code: ResetCode::APPLICATION, total: 0 });
+    let most = BACKLOG as u64;
+    let refused = |near| {
+        let busy = |packet: &Packet| matches!(packet, Packet::Connected(Connected { result: Err(_), .. }));
+        told(near, tunnel).iter().filter(|packet| busy(packet)).count()
+    };
+
+    hear(&near, tunnel, (0..most).map(connect));
+    hear(&near, tunnel, (0..most - 1).map(reset));
+    assert_eq!(near.with(|state, _| state.backlog.len()), 1);
+    hear(&near, tunnel, (most..2 * most - 1).map(connect));
+    assert_eq!(refused(&near), 0, "there is room for all");
+    hear(&near, tunnel, [connect(2 * most - 1)]);
+    assert_eq!(refused(&near), 1, "that is one above the most");
+    hear(&near, tunnel, [reset(most), connect(2 * most)]);
+    assert_eq!(refused(&near), 0);
+    let mut accepted = Vec::new();
+    while let Some((next, _)) = near.take_accepted() {
+        accepted.push(next.id);
+    }
+    let expected = (most - 1..2 * most - 1).filter(|index| *index != most).chain([2 * most]).map(id);
+    assert_eq!(accepted, expected.collect::<Vec<_>>());
 }

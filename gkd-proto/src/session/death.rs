@@ -425,12 +425,9 @@ impl Session {
         let Tunnel { received, written, acked, in_flight, .. } = state;
         let dead =
             Dead { received, gone: Once::Due, written, acked, in_flight, requeued: false, counted_there };
-        self.dead.insert(tunnel, dead);
-        if self.dead.len() > MOST_DEAD {
-            let reason = Violation::TooManyDeadTunnels(MOST_DEAD).to_string();
-            return self.end(CloseCause::Local, Some(Close { code: CloseCode::LIMIT, reason }));
+        if !self.add_dead(tunnel, dead) {
+            return;
         }
-        self.queue_session_control(SessionControl::Gone(tunnel));
         // Counts of the living ride on their own tunnels; those that rode on the dead one are due again.
         self.tunnels.values_mut().for_each(|state| state.tell_again());
         let living: Vec<_> =
@@ -440,6 +437,18 @@ impl Session {
             self.requeue_dead(tunnel);
         }
         self.forget_if_settled(tunnel);
+    }
+
+    /// Its Gone is due from here on. False when that is one too many, which ends the session.
+    fn add_dead(&mut self, tunnel: TunnelId, dead: Dead) -> bool {
+        self.dead.insert(tunnel, dead);
+        if self.dead.len() > MOST_DEAD {
+            let reason = Violation::TooManyDeadTunnels(MOST_DEAD).to_string();
+            self.end(CloseCause::Local, Some(Close { code: CloseCode::LIMIT, reason }));
+            return false;
+        }
+        self.queue_session_control(SessionControl::Gone(tunnel));
+        true
     }
 
     /// Gives the others what a dead tunnel carried and the other end is not known to hold.
@@ -490,8 +499,7 @@ impl Session {
                 requeued: true,
                 counted_there: Some(count),
             };
-            self.dead.insert(tunnel, dead);
-            self.queue_session_control(SessionControl::Gone(tunnel));
+            self.add_dead(tunnel, dead);
             return Ok(());
         }
         if self.was_used(tunnel) { Ok(()) } else { Err(Violation::NoSuchTunnel(tunnel)) }

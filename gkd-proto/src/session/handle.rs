@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::connection::Stage;
 use super::datagrams::{Datagrams, cost};
+use super::send::PINNED;
 use super::{ConnectionState, Session};
 use crate::error::StreamError;
 use crate::id::ConnectionId;
@@ -13,6 +14,10 @@ use crate::packet::{Datagram, DialError, MAX_DESTINATION, MAX_PAYLOAD, ResetCode
 
 /// However much is queued in the session, a connection that queues nothing accepts so much, in bytes.
 pub(super) const MIN_SEND_BUFFER: u64 = 4 * 1024;
+
+/// A part of a write that is less than this, and little of it, is copied when it is accepted: it would keep all of it. A
+/// relay's write of 256 KiB is accepted in such parts only while there is no room for more.
+const LITTLE: usize = 32 * 1024;
 
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +55,8 @@ impl<'a> ConnectionMut<'a> {
         self.id
     }
 
-    /// Accepts bytes from the front of `data` and takes them from it, without copying more than a KiB; how many.
+    /// Accepts bytes from the front of `data` and takes them from it, without copying unless it is little, or little of
+    /// `data`; how many. What was accepted keeps the memory of `data` until it is acknowledged.
     /// [`Writable`](super::Event::Writable) follows when not all were taken.
     ///
     /// # Errors
@@ -58,8 +64,11 @@ impl<'a> ConnectionMut<'a> {
     pub fn write(&mut self, data: &mut Bytes) -> Result<usize, StreamError> {
         let accepted = self.room_for(data.len())?;
         if accepted > 0 {
+            let small = accepted < (data.len() / PINNED).min(LITTLE);
             let piece = data.split_to(accepted);
-            self.accept(accepted, |connection| connection.send.push(piece));
+            self.accept(accepted, |connection| {
+                if small { connection.send.push_slice(&piece) } else { connection.send.push(piece) }
+            });
         }
         Ok(accepted)
     }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::connection::{ConnectionState, Stage};
 use super::datagrams::{Datagrams, MOST_ARRIVED, cost, detached};
 use super::event::{CloseCause, DropReason, Event};
+use super::once::Once;
 use super::receive::{Arrival, ReceiveHalf};
 use super::{MAX_UNSEEN, Session};
 use crate::error::{TunnelError, Violation};
@@ -191,7 +192,7 @@ impl Session {
         self.connections.insert(id, connection);
         self.schedule_sweep(now);
         self.counters.refused += u64::from(self.accepted_live > most);
-        if self.accepted_live > most || !matches!(self.drain, super::Once::Idle) {
+        if self.accepted_live > most || self.drain != Once::Idle {
             self.reset_connection(now, id, ResetCode::BUSY);
         }
         Ok(true)
@@ -208,9 +209,15 @@ impl Session {
             return Err(Violation::WrongSide(id));
         }
         self.expect(now, id)?;
+        let draining = self.drain != Once::Idle;
         let Some(connection) = self.live(id).filter(|connection| connection.stage == Stage::Expected) else {
             return Ok(());
         };
+        if draining {
+            // Packets of it came before this end said so, which change nothing: what counts is when it is opened here.
+            self.reset_connection(now, id, ResetCode::BUSY);
+            return Ok(());
+        }
         connection.stage = Stage::Open;
         self.events.push_back(Event::Accepted { connection: id, destination });
         Ok(())

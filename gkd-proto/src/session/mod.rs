@@ -283,6 +283,16 @@ impl Session {
         Ok(id)
     }
 
+    /// How many connections [`open`](Self::open) would open now, one after another.
+    pub fn may_open(&self) -> usize {
+        if self.is_closed() || self.drain != Once::Idle || self.draining_there {
+            return 0;
+        }
+        let most = self.peer.unwrap_or_default().max_connections;
+        let live = usize::try_from(most.saturating_sub(self.opened_live)).unwrap_or(usize::MAX);
+        live.min(MAX_UNSEEN.saturating_sub(self.unseen_opened))
+    }
+
     /// The program's side of a connection; `None` once it is released, reset or not (yet) accepted.
     pub fn connection(&mut self, now: Instant, id: ConnectionId) -> Option<ConnectionMut<'_>> {
         self.connections

@@ -200,12 +200,7 @@ impl ReceiveHalf {
         self.given_back = self.window.consumed();
         self.rest = Bytes::new();
         self.rest_charge = 0;
-        let next = self.ring.next();
-        for number in next.0..next.0 + self.ring.span() as u64 {
-            if let Some(held) = self.ring.get_mut(PacketNumber(number)) {
-                *held = Bytes::new();
-            }
-        }
+        self.ring.values_mut().for_each(|held| *held = Bytes::new());
     }
 
     /// While counting: what can now be given back of the charge. All payload, and the overhead of the packets that

@@ -16,6 +16,12 @@ const PIECE: usize = 16 * 1024;
 /// would be much beside it.
 const LEAST_PIECE: usize = 1024;
 
+/// A packet keeps the memory that it was cut from until it is acknowledged, and the send budget counts its own bytes alone.
+/// So one that is less than this part of that memory is a copy. A relay's piece of 256 KiB is cut to 64 KiB where a
+/// tunnel is fast, to half of that where the window is yet small: those stay slices, and what a slow tunnel takes in
+/// lesser bites is copied, where that costs nothing beside the line.
+pub(super) const PINNED: usize = 8;
+
 /// Queues that held more entries than this give their memory back when they run empty.
 const KEEP_ENTRIES: usize = 32;
 
@@ -23,7 +29,7 @@ const KEEP_ENTRIES: usize = 32;
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct SendHalf {
     /// Accepted and not yet numbered: whole pieces, then the piece that small writes still fill.
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     open_piece: BytesMut,
     queued: u64,
     next: PacketNumber,
@@ -41,6 +47,22 @@ pub(super) struct SendHalf {
     pub(super) writer_waits: bool,
 }
 
+/// Bytes that were accepted together.
+#[derive(Clone, Debug, Hash)]
+struct Piece {
+    bytes: Bytes,
+    /// The memory that any slice of it keeps.
+    memory: usize,
+}
+
+impl Piece {
+    /// Takes at most `most` bytes from the front.
+    fn cut(&mut self, most: usize) -> Bytes {
+        let cut = self.bytes.split_to(most.min(self.bytes.len()));
+        if cut.len() < self.memory / PINNED { Bytes::copy_from_slice(&cut) } else { cut }
+    }
+}
+
 impl SendHalf {
     /// Bytes accepted and not yet numbered.
     pub(super) fn queued(&self) -> u64 {
@@ -54,7 +76,7 @@ impl SendHalf {
         }
         self.close_piece();
         self.queued += data.len() as u64;
-        self.pieces.push_back(data);
+        self.pieces.push_back(Piece { memory: data.len(), bytes: data });
     }
 
     /// Accepts a copy of bytes.
@@ -73,7 +95,8 @@ impl SendHalf {
 
     fn close_piece(&mut self) {
         if !self.open_piece.is_empty() {
-            self.pieces.push_back(self.open_piece.split().freeze());
+            let piece = std::mem::take(&mut self.open_piece);
+            self.pieces.push_back(Piece { memory: piece.capacity(), bytes: piece.freeze() });
         }
     }
 
@@ -92,16 +115,20 @@ impl SendHalf {
     }
 
     fn take(&mut self, most: usize) -> Bytes {
+        if self.pieces.is_empty() {
+            self.close_piece();
+        }
         let more = self.pieces.len() > 1 || !self.open_piece.is_empty();
         match self.pieces.front_mut() {
-            None => self.open_piece.split_to(most.min(self.open_piece.len())).freeze(),
-            Some(piece) if piece.len() > most => piece.split_to(most),
-            Some(piece) if piece.len() >= most / 2 || !more => {
-                let piece = std::mem::take(piece);
-                self.pieces.pop_front();
-                piece
+            Some(piece) if more && piece.bytes.len() < most / 2 => self.gather(most),
+            Some(piece) => {
+                let cut = piece.cut(most);
+                if piece.bytes.is_empty() {
+                    self.pieces.pop_front();
+                }
+                cut
             }
-            Some(_) => self.gather(most),
+            None => Bytes::new(),
         }
     }
 
@@ -110,9 +137,9 @@ impl SendHalf {
         self.close_piece();
         let mut gathered = BytesMut::with_capacity(most.min(self.queued as usize));
         while let Some(piece) = self.pieces.front_mut() {
-            let taken = piece.len().min(most - gathered.len());
-            gathered.extend_from_slice(&piece.split_to(taken));
-            if !piece.is_empty() {
+            let taken = piece.bytes.len().min(most - gathered.len());
+            gathered.extend_from_slice(&piece.bytes.split_to(taken));
+            if !piece.bytes.is_empty() {
                 break;
             }
             self.pieces.pop_front();
@@ -235,6 +262,9 @@ impl Outstanding {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn drain(half: &mut SendHalf, most: usize) -> Vec<Bytes> {
@@ -281,6 +311,75 @@ mod tests {
         let packets = drain(&mut half, 1400).concat();
         assert!(packets.iter().zip(0_u32..).take(100_000).all(|(byte, number)| *byte == number as u8));
         assert_eq!((packets.len(), packets.last()), (100_000 + 2 * PIECE + 1, Some(&b'!')));
+    }
+
+    /// Bytes whose memory counts in `live` as long as any slice of it is kept.
+    fn counted(live: &Arc<AtomicUsize>, len: usize) -> Bytes {
+        struct Owner(Vec<u8>, Arc<AtomicUsize>);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                self.1.fetch_sub(self.0.len(), Ordering::Relaxed);
+            }
+        }
+        live.fetch_add(len, Ordering::Relaxed);
+        Bytes::from_owner(Owner(vec![7; len], live.clone()))
+    }
+
+    #[test]
+    fn packets_that_are_not_acknowledged_keep_no_more_than_a_multiple_of_themselves() {
+        const WRITE: usize = 256 * 1024;
+        for most in [1024, 1400, 16 * 1024, 65_536] {
+            let live = Arc::new(AtomicUsize::new(0));
+            let mut half = SendHalf::default();
+            (0..16).for_each(|_| half.push(counted(&live, WRITE)));
+            // One tunnel of many is silent: it has one packet in a hundred, or of each write the one that is cut last.
+            let mut kept = Vec::new();
+            let mut cut = 0;
+            for (number, packet) in drain(&mut half, most).into_iter().enumerate() {
+                cut += packet.len();
+                if number % 100 == 0 || cut % WRITE < most {
+                    kept.push(packet);
+                }
+            }
+            let bytes: usize = kept.iter().map(Bytes::len).sum();
+            let live = live.load(Ordering::Relaxed);
+            assert!(live <= PINNED * bytes, "{bytes} bytes in packets of {most} keep {live}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_in_crumbs_keeps_no_more_than_a_multiple_of_itself() {
+        for (write, most) in [(10, 65_536), (500, 65_536), (500, 64), (12_000, 1400), (3, 1)] {
+            let mut half = SendHalf::default();
+            half.push_slice(&[1; 60_000]);
+            drain(&mut half, most);
+            half.push_slice(&vec![1; write]);
+            let (_, packet) = half.cut(most);
+            drop(half);
+            let len = packet.len();
+            let memory = packet.try_into_mut().expect("nobody else has a slice of what it keeps").capacity();
+            // An allocator's least is 8.
+            assert!(memory <= PINNED * len.max(8), "{len} bytes keep {memory}");
+        }
+    }
+
+    #[test]
+    fn large_cuts_of_a_large_write_are_not_copied() {
+        for most in [32 * 1024, 50_000, 65_506, 65_536] {
+            let mut half = SendHalf::default();
+            let write = Bytes::from(vec![1; 256 * 1024]);
+            let memory = write.as_ptr_range();
+            half.push(write.clone());
+            while half.queued() >= most as u64 {
+                let (_, packet) = half.cut(most);
+                assert!(memory.contains(&packet.as_ptr()), "a packet of {} bytes was copied", packet.len());
+            }
+        }
     }
 
     #[test]
