@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 const PERIOD: usize = 1_048_573;
 
 /// The most that is compared or written at a time; the block is so much longer than its period.
-pub(crate) const PIECE: usize = 256 * 1024;
+pub const PIECE: usize = 256 * 1024;
 
 static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 1_u64;
@@ -27,7 +27,7 @@ fn next(state: &mut u64) -> u64 {
 
 /// Which way content goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     /// From the destination to the program.
     Down,
     /// From the program to the destination.
@@ -36,30 +36,31 @@ pub(crate) enum Way {
 
 /// The content of one direction of one connection, and how far it has come.
 #[derive(Clone, Debug)]
-pub(crate) struct Content {
+pub struct Content {
     start: usize,
     position: u64,
 }
 
 impl Content {
-    pub(crate) fn new(connection: u64, way: Way) -> Self {
+    /// The content of this direction of this connection, from its beginning.
+    pub fn new(connection: u64, way: Way) -> Self {
         let mut state = connection << 1 | u64::from(way == Way::Up);
         Self { start: (next(&mut state) % PERIOD as u64) as usize, position: 0 }
     }
 
     /// The bytes that come next, at most a [`PIECE`].
-    pub(crate) fn ahead(&self, len: u64) -> &'static [u8] {
+    pub fn ahead(&self, len: u64) -> &'static [u8] {
         let from = ((self.start as u64 + self.position) % PERIOD as u64) as usize;
         &BLOCK[from..from + len.min(PIECE as u64) as usize]
     }
 
     /// So many of them were sent.
-    pub(crate) fn advance(&mut self, len: usize) {
+    pub fn advance(&mut self, len: usize) {
         self.position += len as u64;
     }
 
     /// Takes what arrived, at most a [`PIECE`]; how many bytes are not those that were due.
-    pub(crate) fn check(&mut self, bytes: &[u8]) -> u64 {
+    pub fn check(&mut self, bytes: &[u8]) -> u64 {
         let due = self.ahead(bytes.len() as u64);
         let wrong = if due == bytes {
             0
@@ -71,7 +72,7 @@ impl Content {
     }
 
     /// How many bytes have gone by.
-    pub(crate) fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.position
     }
 }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::content::{Content, PIECE, Way};
 use crate::socks;
 use crate::{Ends, Result};
+use gkd_load::content::{Content, PIECE, Way};
 
 /// What a direction carries before it ends, and what the other carries afterwards.
 const BEFORE: u64 = 1024 * 1024;

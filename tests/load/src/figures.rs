@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::content::Way;
+use gkd_load::content::Way;
 
 /// What the timeline tells apart. Short against the round trips that are looked at, long against a write.
 const GRAIN: Duration = Duration::from_millis(2);

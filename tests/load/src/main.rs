@@ -5,7 +5,6 @@
 //! reset the connection. Its figures are one line of `key=value`. Its exit status is 1 when a byte was lost or
 //! wrong, or something did not end.
 
-mod content;
 mod endings;
 mod figures;
 mod socks;

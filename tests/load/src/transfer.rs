@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::content::{Content, PIECE, Way};
 use crate::figures::{Connection, Figures, Socket, Timeline};
 use crate::socks;
 use crate::{Result, Run};
+use gkd_load::content::{Content, PIECE, Way};
 
 /// What a program reads until it stops reading, where it is to.
 const READ_BEFORE_STOP: u64 = 1024 * 1024;
