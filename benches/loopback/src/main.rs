@@ -55,6 +55,9 @@ struct Options {
     /// Measure these only
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<Name>,
+    /// Measure these chains only, of which the name has one of these in it: "plain N=4", say
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    chain: Vec<String>,
     /// Rounds, in each of which every chain has its turn
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
@@ -106,6 +109,8 @@ pub(crate) struct Bench {
     pub(crate) rounds: u32,
     pub(crate) bytes: Option<u64>,
     pub(crate) quick: bool,
+    /// What the names of chains are to have in them, where that was asked for.
+    wanted: Vec<String>,
     /// How many descriptors a process may have.
     descriptors: u64,
 }
@@ -147,7 +152,15 @@ fn measure(options: &Options) -> Result<()> {
     let sink = Sink::start(&own)?;
     let programs = Programs { own, gkd, beside: options.beside.clone() };
     let rounds = options.runs.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
-    let bench = Bench { programs, sink, rounds, bytes: options.bytes, quick: options.quick, descriptors };
+    let bench = Bench {
+        programs,
+        sink,
+        rounds,
+        bytes: options.bytes,
+        quick: options.quick,
+        wanted: options.chain.clone(),
+        descriptors,
+    };
     let mut report = Report::default();
     report.notes.push(machine());
     report.notes.push(format!("{rounds} rounds; before: load {}", load_average()));
@@ -220,7 +233,11 @@ impl Bench {
     /// Starts chains, those of gkd from the other folder too. A rival that is not there is passed over.
     pub(crate) fn chains(&self, kinds: &[Kind]) -> Result<Vec<Chain>> {
         let mut chains = Vec::new();
-        for kind in kinds {
+        let is_wanted = |kind: &&Kind| {
+            let name = kind.to_string();
+            self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.contains(wanted))
+        };
+        for kind in kinds.iter().filter(is_wanted) {
             chains.extend(Chain::start(kind, self.sink.ends, &self.programs)?);
             if let (Kind::Gkd { tls, tunnels, .. }, Some(_)) = (kind, &self.programs.beside) {
                 let other = Kind::Gkd { tls: *tls, tunnels: *tunnels, beside: true };
