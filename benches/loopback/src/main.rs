@@ -24,6 +24,7 @@ mod rival;
 mod sink;
 mod throughput;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -55,8 +56,8 @@ struct Options {
     /// Measure these only
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<Name>,
-    /// Measure these chains only, of which the name has one of these in it: "plain N=4", say
-    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    /// Measure only chains whose names end so: "plain N=4", "256 KiB"; repeatable
+    #[arg(long, value_name = "TEXT")]
     chain: Vec<String>,
     /// Rounds, in each of which every chain has its turn
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -85,6 +86,13 @@ enum Part {
     Relay(relay::Relay),
     /// The destination of the load
     Sink(sink::Sink),
+    /// Another program, which ends when whoever started it does
+    #[command(hide = true)]
+    Tied {
+        /// It and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
 }
 
 /// What can be measured.
@@ -109,7 +117,7 @@ pub(crate) struct Bench {
     pub(crate) rounds: u32,
     pub(crate) bytes: Option<u64>,
     pub(crate) quick: bool,
-    /// What the names of chains are to have in them, where that was asked for.
+    /// What the names of chains are to end in, where that was asked for.
     wanted: Vec<String>,
     /// How many descriptors a process may have.
     descriptors: u64,
@@ -128,6 +136,7 @@ fn main() -> ExitCode {
         None => measure(&cli.options),
         Some(Part::Relay(options)) => raise_descriptors().and_then(|_| relay::run(options)),
         Some(Part::Sink(options)) => raise_descriptors().and_then(|_| sink::run(options)),
+        Some(Part::Tied { program }) => process::become_tied(program),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -235,7 +244,7 @@ impl Bench {
         let mut chains = Vec::new();
         let is_wanted = |kind: &&Kind| {
             let name = kind.to_string();
-            self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.contains(wanted))
+            self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.ends_with(wanted))
         };
         for kind in kinds.iter().filter(is_wanted) {
             chains.extend(Chain::start(kind, self.sink.ends, &self.programs)?);

@@ -1,7 +1,9 @@
 //! Programs that are measured: started, waited for, and asked what CPU time and memory they have used.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -22,11 +24,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(mut command: Command, folder: &Path) -> Result<Self> {
+    pub(crate) fn start(command: Command, folder: &Path) -> Result<Self> {
         let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
+        // By way of this program, so that nothing is left when it is killed.
+        let mut tied = Command::new(std::env::current_exe()?);
+        tied.args(["tied", "--"]).arg(command.get_program()).args(command.get_args());
         let log = folder.join(format!("{}-{}.log", program.display(), free_port()?));
         let (out, error) = (File::create(&log)?, File::options().append(true).open(&log)?);
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(error).env("NO_COLOR", "1").spawn();
+        let child = tied.stdin(Stdio::null()).stdout(out).stderr(error).env("NO_COLOR", "1").spawn();
         let child = child.with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Self { child, log })
     }
@@ -59,6 +64,14 @@ impl Process {
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         Ok(kib(&text, "Rss:")? * 1024)
     }
+}
+
+/// Becomes another program, which ends when the process does that started this one.
+pub(crate) fn become_tied(program: &[OsString]) -> Result<()> {
+    let (name, arguments) = program.split_first().context("no program")?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let error = Command::new(name).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot start {}", name.display()))
 }
 
 impl Drop for Process {
