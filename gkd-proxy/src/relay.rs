@@ -6,11 +6,11 @@
 //!
 //! A half that waits holds no buffer: one is taken when the socket is readable, and handed on without a copy.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -121,29 +121,25 @@ struct Relay<'a, C: VirtualConnection> {
     ended: bool,
 }
 
+/// Waits for an error of the socket.
+type Error<'a> = Pin<Box<dyn Future<Output = io::Error> + Send + 'a>>;
+
 impl<C: VirtualConnection> Relay<'_, C> {
     /// From the socket to the connection.
     async fn upward(&self, reader: &mut ReadHalf<'_>, first: Bytes) -> Result<(), End> {
+        let mut reset = None;
         if !first.is_empty() {
-            self.send(first).await?;
+            self.send(first, &mut reset).await?;
         }
         let mut size = MIN_READ;
         loop {
             consume_budget().await;
-            reader.readable().await.map_err(End::Socket)?;
-            // Only now: an idle connection holds no buffer.
-            let mut buffer = BytesMut::with_capacity(size);
-            // A half's own read, which after a read that was not full waits without trying once more.
-            match poll_fn(|cx| Poll::Ready(poll_read_buf(Pin::new(&mut *reader), cx, &mut buffer))).await {
-                Poll::Ready(Ok(0)) => break,
-                Poll::Ready(Ok(read)) => {
-                    let bytes = without_waste(buffer);
-                    size = next_size(size, read);
-                    self.send(bytes).await?;
-                }
-                Poll::Ready(Err(error)) => return Err(End::Socket(error)),
-                Poll::Pending => {}
+            let read = poll_fn(|cx| poll_read(reader, cx, size)).await.map_err(End::Socket)?;
+            if read.is_empty() {
+                break;
             }
+            size = next_size(size, read.len());
+            self.send(without_waste(read), &mut reset).await?;
         }
         self.up_ended.store(true, Ordering::Relaxed);
         self.half_closed.notify_one();
@@ -151,14 +147,23 @@ impl<C: VirtualConnection> Relay<'_, C> {
     }
 
     /// Hands bytes to the connection. While it takes none, a reset of the socket would go unseen; so it is
-    /// looked for. (Otherwise the read finds it, behind what arrived before it.)
-    async fn send(&self, mut bytes: Bytes) -> Result<(), End> {
+    /// looked for. (Otherwise the read finds it, behind what arrived before it.) What looks for it is made when it
+    /// is needed first.
+    async fn send<'s>(&'s self, mut bytes: Bytes, reset: &mut Option<Error<'s>>) -> Result<(), End> {
         let len = bytes.len() as u64;
-        tokio::select! {
-            biased;
-            result = connection::write_all(self.connection, &mut bytes) => result.map_err(End::Connection)?,
-            error = self.socket_error() => return Err(End::Socket(error)),
-        }
+        poll_fn(|cx| {
+            while !bytes.is_empty() {
+                match self.connection.poll_write_bytes(cx, &mut bytes) {
+                    Poll::Ready(result) => _ = result.map_err(End::Connection)?,
+                    Poll::Pending => {
+                        let reset = reset.get_or_insert_with(|| Box::pin(self.socket_error()));
+                        return reset.as_mut().poll(cx).map(|error| Err(End::Socket(error)));
+                    }
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
         self.up.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
@@ -186,7 +191,9 @@ impl<C: VirtualConnection> Relay<'_, C> {
                     self.down.fetch_add(written as u64, Ordering::Relaxed);
                     rest = without_front(rest, written);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|cx| self.socket.poll_write_ready(cx)).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -205,11 +212,15 @@ impl<C: VirtualConnection> Relay<'_, C> {
     /// Waits until one direction has ended, then until the rest has to be given up. Otherwise for ever.
     async fn watch_half_closed(&self, config: &RelayConfig) -> End {
         self.half_closed.notified().await;
-        tokio::select! {
-            // While the socket is still read, the read finds it, behind what arrived before it.
-            error = self.socket_error(), if self.up_ended.load(Ordering::Relaxed) => End::Socket(error),
-            () = self.idle_for(config.half_closed_for) => End::Idle,
-        }
+        // No part of this future, which nearly always waits for the line above.
+        let rest = async {
+            tokio::select! {
+                // While the socket is still read, the read finds it, behind what arrived before it.
+                error = self.socket_error(), if self.up_ended.load(Ordering::Relaxed) => End::Socket(error),
+                () = self.idle_for(config.half_closed_for) => End::Idle,
+            }
+        };
+        Box::pin(rest).await
     }
 
     /// Waits until nothing has moved for so long.
@@ -255,6 +266,15 @@ impl<C: VirtualConnection> Drop for Relay<'_, C> {
             socket::reset_on_drop(self.socket);
         }
     }
+}
+
+/// Waits until the socket is readable, and only then takes a buffer of so many bytes; empty at the end. By the half's
+/// own read, which after one that was not full waits without trying once more.
+fn poll_read(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<BytesMut>> {
+    ready!(reader.as_ref().poll_read_ready(cx))?;
+    let mut buffer = BytesMut::with_capacity(size);
+    ready!(poll_read_buf(Pin::new(reader), cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer))
 }
 
 /// What was read, in a buffer of which it fills half at least: bytes may wait for long, and must not keep a
