@@ -247,10 +247,10 @@ impl<O: Opener> Port<O> {
 
     /// A fixed forward: the connection is there before the far end has dialled, and is reset when that fails.
     async fn forward(&self, socket: TcpStream, peer: SocketAddr, target: &Target, proxy_header: bool) {
-        let first = match (proxy_header, socket.local_addr()) {
-            (true, Ok(local)) => proxy_header::encode(peer, local),
-            (true, Err(error)) => return tracing::debug!("a program went away: {error}"),
-            (false, _) => Bytes::new(),
+        let first = match proxy_header.then(|| socket.local_addr()) {
+            None => Bytes::new(),
+            Some(Ok(local)) => proxy_header::encode(peer, local),
+            Some(Err(error)) => return tracing::debug!("a program went away: {error}"),
         };
         match self.outlet.open(target).await {
             Ok(connection) => {
