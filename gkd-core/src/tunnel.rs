@@ -254,31 +254,38 @@ impl Tunnel {
             let mut first = ReadBuf::uninit(&mut first);
             ready!(Pin::new(&mut self.carrier).poll_read(cx, &mut first))?;
             self.buf.extend_from_slice(first.filled());
-            self.size_next_read(first.filled().len());
-            return Poll::Ready(Ok(first.filled().len()));
+            let count = first.filled().len();
+            self.size_next_read(count, *READ.start());
+            return Poll::Ready(Ok(count));
         }
         self.make_room();
-        let mut limited = (&mut self.buf).limit(self.want);
+        let room = self.want.min(self.buf.capacity() - self.buf.len());
+        let mut limited = (&mut self.buf).limit(room);
         let count = ready!(poll_read_buf(Pin::new(&mut self.carrier), cx, &mut limited))?;
-        self.size_next_read(count);
+        self.size_next_read(count, room);
         Poll::Ready(Ok(count))
     }
 
     /// Room for the next read. The rest of a large buffer is not read into when little of it is left, or a small
-    /// packet that is kept would hold all of it.
+    /// packet that is kept would hold all of it. What the last read left of a packet counts into the size: a buffer
+    /// that were larger by that would be too large for a full packet to be kept in it, which would be copied then.
     fn make_room(&mut self) {
         let free = self.buf.capacity() - self.buf.len();
         if free >= self.want / 2 && self.buf.capacity() >= self.allocated / 2 {
             return;
         }
-        // More than is free: the same memory again if nobody holds any of it, else other.
-        self.buf.reserve(self.want.max(free + 1));
+        let whole = self.want.max(self.buf.len() + *READ.start());
+        // The same memory again if nobody holds any of it, else other.
+        if !self.buf.try_reclaim(whole - self.buf.len()) {
+            let rest = std::mem::replace(&mut self.buf, BytesMut::with_capacity(whole));
+            self.buf.extend_from_slice(&rest);
+        }
         self.allocated = self.buf.capacity();
     }
 
     /// A read that came full asks for twice as much next time, one that stayed below a quarter for half.
-    fn size_next_read(&mut self, count: usize) {
-        if count >= self.want {
+    fn size_next_read(&mut self, count: usize, room: usize) {
+        if count >= room {
             self.want = (self.want * 2).min(*READ.end());
         } else if count < self.want / 4 {
             self.want = (self.want / 2).max(*READ.start());

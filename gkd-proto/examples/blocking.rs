@@ -44,7 +44,7 @@ impl End {
             let now = Instant::now();
             session.handle_timeout(now);
             let found = call(&mut session, now);
-            let mut news = !session.tunnels_to_poll().is_empty();
+            let mut news = session.tunnels_to_poll().next().is_some();
             // Readable, Writable and the like need no more here than that whoever waits looks again.
             news |= std::iter::from_fn(|| session.poll_event()).count() > 0;
             if news {

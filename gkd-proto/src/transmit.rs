@@ -9,6 +9,13 @@ use bytes::{Buf, Bytes, BytesMut};
 /// vectored write and more than the copy.
 const INLINE: usize = 256;
 
+/// What is allocated for headers at a time: those of some hundred packets, in one piece. It is used again when
+/// all of them are written.
+const HEADERS: usize = 2 * 1024;
+
+/// A header, and a small payload behind it, fit into what is left, or other memory is taken.
+const LEAST_LEFT: usize = 64;
+
 /// A batch of encoded packets for one tunnel, filled by
 /// [`Session::poll_transmit`](crate::Session::poll_transmit) and drained by the tunnel's writer as a
 /// [`Buf`], best with a vectored write. What was put in must be written, in order and whole.
@@ -31,6 +38,9 @@ impl Transmit {
 
     /// Where headers and whole small packets are appended.
     pub(crate) fn headers(&mut self) -> &mut BytesMut {
+        if self.open.capacity() - self.open.len() < LEAST_LEFT {
+            self.open.reserve(HEADERS);
+        }
         &mut self.open
     }
 

@@ -26,6 +26,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub(crate) fn new(listener: TcpListener, addr: SocketAddr) -> Self {
+        socket::prepare_listener(&listener);
         Self { listener, addr, complaints: Seldom::default() }
     }
 
@@ -35,7 +36,9 @@ impl Acceptor {
         loop {
             match self.listener.accept().await {
                 Ok((socket, peer)) => {
-                    socket::prepare(&socket);
+                    if !socket::INHERITS {
+                        socket::prepare(&socket);
+                    }
                     return (socket, peer);
                 }
                 // It went away between the kernel's accept and ours (accept(2)): there may be others.
@@ -56,4 +59,22 @@ impl Acceptor {
 /// Whether an error says that the process or the system has no more descriptors or memory for sockets.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_has_the_options_of_relayed_sockets() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let acceptor = Acceptor::new(listener, addr);
+        let (program, (accepted, peer)) = tokio::join!(TcpStream::connect(addr), acceptor.accept());
+        assert_eq!(program.unwrap().local_addr().unwrap(), peer);
+        assert!(accepted.nodelay().unwrap());
+        assert!(SockRef::from(&accepted).keepalive().unwrap());
+    }
 }

@@ -80,14 +80,6 @@ pub trait Opener: Clone + Send + Sync + 'static {
     fn open(&self, destination: Bytes) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 }
 
-/// Writes all of `bytes`. Cancellation-safe: what was accepted is taken off `bytes`.
-pub(crate) async fn write_all<C: VirtualConnection>(connection: &C, bytes: &mut Bytes) -> io::Result<()> {
-    while !bytes.is_empty() {
-        poll_fn(|cx| connection.poll_write_bytes(cx, bytes)).await?;
-    }
-    Ok(())
-}
-
 /// Ends the direction from here, and waits until the other end holds all of it.
 pub(crate) async fn shutdown<C: VirtualConnection>(connection: &C) -> io::Result<()> {
     poll_fn(|cx| connection.poll_shutdown(cx)).await

@@ -237,7 +237,8 @@ async fn connect<P>(
 async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(addr).await?;
     // A free port of this machine, dialled from itself, can meet itself (RFC 9293, simultaneous open).
-    if socket.local_addr()? == socket.peer_addr()? {
+    let local = socket.local_addr()?;
+    if local.port() == addr.port() && local == socket.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(socket)

@@ -99,8 +99,10 @@ impl Exit {
         // From before the dial, so that no change is missed.
         let mut rules = self.rules.subscribe();
         let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
+        // In a box that goes when it is over: the relay behind it may wait for long.
+        let dial = Box::pin(dialer.dial_for(peer, target, || self.place(peer).ok()));
         let dialled = tokio::select! {
-            dialled = dialer.dial_for(peer, target, || self.place(peer).ok()) => dialled,
+            dialled = dial => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,7 +157,7 @@ pub async fn listen<O: Opener>(
         listening.tasks.spawn(async move {
             while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
                 let (port, abort) = (Arc::clone(&port), abort.clone());
-                tasks.spawn(async move { abort.run_until_cancelled(port.serve(socket, peer)).await });
+                tasks.spawn(async move { abort.run_until_cancelled(pin!(port.serve(socket, peer))).await });
             }
         });
     }
@@ -197,19 +198,22 @@ struct Port<O> {
 }
 
 impl<O: Opener> Port<O> {
+    /// Each service in a box of its own: a connection takes no more room than its own service does.
     async fn serve(&self, socket: TcpStream, peer: SocketAddr) {
         let slot = self.slots.enter();
         match &self.purpose {
-            Purpose::Mixed { strict } => self.serve_mixed(socket, *strict, slot).await,
+            Purpose::Mixed { strict } => Box::pin(self.serve_mixed(socket, *strict, slot)).await,
             Purpose::Socks5 { credentials, strict } => {
-                socks5::serve(socket, credentials.as_ref(), *strict, slot, &self.outlet).await;
+                let serving = socks5::serve(socket, credentials.as_ref(), *strict, slot, &self.outlet);
+                Box::pin(serving).await;
             }
             Purpose::Http { credentials, strict } => {
-                http_proxy::serve(socket, credentials.clone(), *strict, slot, Arc::clone(&self.outlet)).await;
+                let (credentials, outlet) = (credentials.clone(), Arc::clone(&self.outlet));
+                Box::pin(http_proxy::serve(socket, credentials, *strict, slot, outlet)).await;
             }
             Purpose::Forward { target, proxy_header } => {
                 drop(slot);
-                self.forward(socket, peer, target, *proxy_header).await;
+                Box::pin(self.forward(socket, peer, target, *proxy_header)).await;
             }
         }
     }
@@ -220,9 +224,9 @@ impl<O: Opener> Port<O> {
             overdue = slot.overdue() => return tracing::debug!("a program was closed: {overdue}"),
         };
         match spoken {
-            Ok(Spoken::Socks5) => socks5::serve(socket, None, strict, slot, &self.outlet).await,
+            Ok(Spoken::Socks5) => Box::pin(socks5::serve(socket, None, strict, slot, &self.outlet)).await,
             Ok(Spoken::Http) => {
-                http_proxy::serve(socket, None, strict, slot, Arc::clone(&self.outlet)).await;
+                Box::pin(http_proxy::serve(socket, None, strict, slot, Arc::clone(&self.outlet))).await;
             }
             Ok(Spoken::Unknown(SOCKS4)) => {
                 self.outlet
@@ -243,10 +247,10 @@ impl<O: Opener> Port<O> {
 
     /// A fixed forward: the connection is there before the far end has dialled, and is reset when that fails.
     async fn forward(&self, socket: TcpStream, peer: SocketAddr, target: &Target, proxy_header: bool) {
-        let first = match (proxy_header, socket.local_addr()) {
-            (true, Ok(local)) => proxy_header::encode(peer, local),
-            (true, Err(error)) => return tracing::debug!("a program went away: {error}"),
-            (false, _) => Bytes::new(),
+        let first = match proxy_header.then(|| socket.local_addr()) {
+            None => Bytes::new(),
+            Some(Ok(local)) => proxy_header::encode(peer, local),
+            Some(Err(error)) => return tracing::debug!("a program went away: {error}"),
         };
         match self.outlet.open(target).await {
             Ok(connection) => {

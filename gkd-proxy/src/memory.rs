@@ -89,7 +89,11 @@ impl Memory {
 
     /// Writes all of `bytes`.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        crate::connection::write_all(self, &mut Bytes::copy_from_slice(bytes)).await
+        let mut bytes = Bytes::copy_from_slice(bytes);
+        while !bytes.is_empty() {
+            poll_fn(|cx| self.poll_write_bytes(cx, &mut bytes)).await?;
+        }
+        Ok(())
     }
 
     /// Ends the direction from here.

@@ -6,18 +6,22 @@
 //!
 //! A half that waits holds no buffer: one is taken when the socket is readable, and handed on without a copy.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use gkd_core::proto::packet::ResetCode;
+use gkd_core::proto::packet::{FULL_PAYLOAD, ResetCode};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::sleep;
+use tokio_util::io::poll_read_buf;
 
 use crate::connection::{self, VirtualConnection};
 use crate::socket;
@@ -25,11 +29,12 @@ use crate::socket;
 /// The first read of a socket, and the least: what a keystroke or a request fills.
 const MIN_READ: usize = 4 * 1024;
 
-/// The largest read, which a socket that fills its reads comes to. Larger ones save no time any more.
-const MAX_READ: usize = 256 * 1024;
+/// The largest read, which a socket that fills its reads comes to. Larger ones save no time any more. A whole number
+/// of full packets, so that none is put together from what is left of two reads.
+const MAX_READ: usize = 4 * FULL_PAYLOAD;
 
 /// The most bytes that are taken from a connection for one write to a socket.
-const MAX_BATCH: usize = 256 * 1024;
+const MAX_BATCH: usize = MAX_READ;
 
 /// The most pieces that one write to a socket gathers.
 const MAX_SLICES: usize = 64;
@@ -81,8 +86,10 @@ pub async fn relay<C: VirtualConnection>(
     first: Bytes,
     config: &RelayConfig,
 ) -> Relayed {
+    let mut socket = socket;
+    let (mut reader, writer) = socket.split();
     let mut relay = Relay {
-        socket,
+        socket: writer.as_ref(),
         connection,
         up: AtomicU64::new(0),
         down: AtomicU64::new(0),
@@ -91,7 +98,7 @@ pub async fn relay<C: VirtualConnection>(
         ended: false,
     };
     let end = tokio::select! {
-        halves = async { tokio::try_join!(relay.upward(first), relay.downward()) } => match halves {
+        halves = async { tokio::try_join!(relay.upward(&mut reader, first), relay.downward()) } => match halves {
             Ok(_) => End::Finished,
             Err(end) => end,
         },
@@ -105,7 +112,7 @@ pub async fn relay<C: VirtualConnection>(
 
 /// A running relay; its drop resets both sides unless it has ended.
 struct Relay<'a, C: VirtualConnection> {
-    socket: TcpStream,
+    socket: &'a TcpStream,
     connection: &'a C,
     up: AtomicU64,
     down: AtomicU64,
@@ -114,28 +121,25 @@ struct Relay<'a, C: VirtualConnection> {
     ended: bool,
 }
 
+/// Waits for an error of the socket.
+type Error<'a> = Pin<Box<dyn Future<Output = io::Error> + Send + 'a>>;
+
 impl<C: VirtualConnection> Relay<'_, C> {
     /// From the socket to the connection.
-    async fn upward(&self, first: Bytes) -> Result<(), End> {
+    async fn upward(&self, reader: &mut ReadHalf<'_>, first: Bytes) -> Result<(), End> {
+        let mut reset = None;
         if !first.is_empty() {
-            self.send(first).await?;
+            self.send(first, &mut reset).await?;
         }
         let mut size = MIN_READ;
         loop {
             consume_budget().await;
-            self.socket.readable().await.map_err(End::Socket)?;
-            // Only now: an idle connection holds no buffer.
-            let mut buffer = BytesMut::with_capacity(size);
-            match self.socket.try_read_buf(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => {
-                    let bytes = without_waste(buffer);
-                    size = next_size(size, read);
-                    self.send(bytes).await?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(End::Socket(error)),
+            let read = poll_fn(|cx| poll_read(reader, cx, size)).await.map_err(End::Socket)?;
+            if read.is_empty() {
+                break;
             }
+            size = next_size(size, read.len());
+            self.send(without_waste(read), &mut reset).await?;
         }
         self.up_ended.store(true, Ordering::Relaxed);
         self.half_closed.notify_one();
@@ -143,14 +147,23 @@ impl<C: VirtualConnection> Relay<'_, C> {
     }
 
     /// Hands bytes to the connection. While it takes none, a reset of the socket would go unseen; so it is
-    /// looked for. (Otherwise the read finds it, behind what arrived before it.)
-    async fn send(&self, mut bytes: Bytes) -> Result<(), End> {
+    /// looked for. (Otherwise the read finds it, behind what arrived before it.) What looks for it is made when it
+    /// is needed first.
+    async fn send<'s>(&'s self, mut bytes: Bytes, reset: &mut Option<Error<'s>>) -> Result<(), End> {
         let len = bytes.len() as u64;
-        tokio::select! {
-            biased;
-            result = connection::write_all(self.connection, &mut bytes) => result.map_err(End::Connection)?,
-            error = self.socket_error() => return Err(End::Socket(error)),
-        }
+        poll_fn(|cx| {
+            while !bytes.is_empty() {
+                match self.connection.poll_write_bytes(cx, &mut bytes) {
+                    Poll::Ready(result) => _ = result.map_err(End::Connection)?,
+                    Poll::Pending => {
+                        let reset = reset.get_or_insert_with(|| Box::pin(self.socket_error()));
+                        return reset.as_mut().poll(cx).map(|error| Err(End::Socket(error)));
+                    }
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
         self.up.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
@@ -167,36 +180,47 @@ impl<C: VirtualConnection> Relay<'_, C> {
             self.write(batch).await.map_err(End::Socket)?;
         }
         self.half_closed.notify_one();
-        socket::shutdown_write(&self.socket).map_err(End::Socket)
+        socket::shutdown_write(self.socket).map_err(End::Socket)
     }
 
     async fn write(&self, mut batch: Vec<Bytes>) -> io::Result<()> {
         let mut rest = &mut batch[..];
         while !rest.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            for (slice, bytes) in slices.iter_mut().zip(&*rest) {
-                *slice = IoSlice::new(bytes);
-            }
-            match self.socket.try_write_vectored(&slices[..rest.len().min(MAX_SLICES)]) {
+            match self.try_write(rest) {
                 Ok(written) => {
                     self.down.fetch_add(written as u64, Ordering::Relaxed);
                     rest = without_front(rest, written);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|cx| self.socket.poll_write_ready(cx)).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
+    /// What the socket takes at once. The slices are no part of the future, which waits for long.
+    fn try_write(&self, batch: &[Bytes]) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        for (slice, bytes) in slices.iter_mut().zip(batch) {
+            *slice = IoSlice::new(bytes);
+        }
+        self.socket.try_write_vectored(&slices[..batch.len().min(MAX_SLICES)])
+    }
+
     /// Waits until one direction has ended, then until the rest has to be given up. Otherwise for ever.
     async fn watch_half_closed(&self, config: &RelayConfig) -> End {
         self.half_closed.notified().await;
-        tokio::select! {
-            // While the socket is still read, the read finds it, behind what arrived before it.
-            error = self.socket_error(), if self.up_ended.load(Ordering::Relaxed) => End::Socket(error),
-            () = self.idle_for(config.half_closed_for) => End::Idle,
-        }
+        // No part of this future, which nearly always waits for the line above.
+        let rest = async {
+            tokio::select! {
+                // While the socket is still read, the read finds it, behind what arrived before it.
+                error = self.socket_error(), if self.up_ended.load(Ordering::Relaxed) => End::Socket(error),
+                () = self.idle_for(config.half_closed_for) => End::Idle,
+            }
+        };
+        Box::pin(rest).await
     }
 
     /// Waits until nothing has moved for so long.
@@ -226,10 +250,10 @@ impl<C: VirtualConnection> Relay<'_, C> {
         match end {
             End::Finished => {}
             End::Socket(_) => self.connection.reset(ResetCode::STREAM),
-            End::Connection(_) => socket::reset_on_drop(&self.socket),
+            End::Connection(_) => socket::reset_on_drop(self.socket),
             End::Idle => {
                 self.connection.reset(ResetCode::TIMED_OUT);
-                socket::reset_on_drop(&self.socket);
+                socket::reset_on_drop(self.socket);
             }
         }
     }
@@ -239,9 +263,18 @@ impl<C: VirtualConnection> Drop for Relay<'_, C> {
     fn drop(&mut self) {
         if !self.ended {
             self.connection.reset(ResetCode::APPLICATION);
-            socket::reset_on_drop(&self.socket);
+            socket::reset_on_drop(self.socket);
         }
     }
+}
+
+/// Waits until the socket is readable, and only then takes a buffer of so many bytes; empty at the end. By the half's
+/// own read, which after one that was not full waits without trying once more.
+fn poll_read(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<BytesMut>> {
+    ready!(reader.as_ref().poll_read_ready(cx))?;
+    let mut buffer = BytesMut::with_capacity(size);
+    ready!(poll_read_buf(Pin::new(reader), cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer))
 }
 
 /// What was read, in a buffer of which it fills half at least: bytes may wait for long, and must not keep a

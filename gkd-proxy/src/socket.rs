@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 /// After how long a silent socket is asked whether its other end is still there. As long as usual middleboxes
@@ -21,8 +21,21 @@ const DISCARD_FOR: Duration = Duration::from_secs(2);
 
 /// Sets the options that every relayed socket has. A socket that does not take one works all the same.
 pub(crate) fn prepare(socket: &TcpStream) {
+    set_options(SockRef::from(socket));
+}
+
+/// The same of a listening socket, for those that it accepts: Linux gives them the options of their listener, which
+/// spares three system calls for each.
+pub(crate) fn prepare_listener(listener: &TcpListener) {
+    set_options(SockRef::from(listener));
+}
+
+/// Whether what was accepted has the options already.
+pub(crate) const INHERITS: bool = cfg!(target_os = "linux");
+
+fn set_options(socket: SockRef<'_>) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
-    let options = socket.set_nodelay(true).and_then(|()| SockRef::from(socket).set_tcp_keepalive(&keepalive));
+    let options = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
     if let Err(error) = options {
         tracing::debug!("a socket option was not taken: {error}");
     }

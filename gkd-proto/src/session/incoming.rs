@@ -13,6 +13,7 @@ use super::event::{CloseCause, DropReason, Event};
 use super::once::Once;
 use super::receive::{Arrival, ReceiveHalf};
 use super::{MAX_UNSEEN, Session};
+use crate::credit::charge;
 use crate::error::{TunnelError, Violation};
 use crate::id::{ConnectionId, TunnelId};
 use crate::packet::{
@@ -104,8 +105,10 @@ impl Session {
     /// the rest was read.
     fn copy_out(&mut self, memory: usize) {
         let mut taken = std::mem::take(&mut self.taken);
+        // What was granted for it, which pays for what stands beside a payload too.
+        let size = |held: &Bytes| charge(held.len()) as usize;
         let kept = |session: &mut Self, (id, number)| {
-            session.connections.get_mut(&id).and_then(|c| c.receive.held_mut(number).map(|held| held.len()))
+            session.connections.get_mut(&id).and_then(|c| c.receive.held_mut(number).map(|held| size(held)))
         };
         let total: usize = taken.iter().filter_map(|key| kept(self, *key)).sum();
         let least = match 2 * total < memory {
@@ -116,7 +119,7 @@ impl Session {
         for (id, number) in taken.drain(..) {
             let connection = self.connections.get_mut(&id);
             if let Some(held) = connection.and_then(|connection| connection.receive.held_mut(number))
-                && held.len() < least
+                && size(held) < least
             {
                 *held = Bytes::copy_from_slice(held);
             }

@@ -341,13 +341,13 @@ impl Session {
 
     /// Takes the tunnels for which [`poll_transmit`](Self::poll_transmit) has become worth a call since the
     /// last time.
-    pub fn tunnels_to_poll(&mut self) -> Vec<TunnelId> {
+    pub fn tunnels_to_poll(&mut self) -> std::vec::Drain<'_, TunnelId> {
         for tunnel in &self.poll_list {
             if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
                 tunnel.to_poll = false;
             }
         }
-        std::mem::take(&mut self.poll_list)
+        self.poll_list.drain(..)
     }
 
     // ---- within ----

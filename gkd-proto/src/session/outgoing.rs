@@ -13,13 +13,16 @@ use super::tunnel::{Carried, ConnectionControl, SessionControl};
 use crate::credit::{OVERHEAD, charge};
 use crate::id::{ConnectionId, TunnelId};
 use crate::packet::{
-    Account, Ack, Blocked, Connect, Connected, Credit, Drain, Finish, Gone, Leave, Packet, Ping, Pong, Reset,
-    encode_data_header,
+    Account, Ack, Blocked, Connect, Connected, Credit, Drain, FULL_PAYLOAD, Finish, Gone, Leave, Packet,
+    Ping, Pong, Reset, encode_data_header,
 };
 use crate::transmit::Transmit;
 
 /// A packet is not cut smaller than this to fit into the room, in bytes: about one segment.
 const LEAST_ROOM: usize = 1400;
+
+/// A packet that is larger than the room by no more than this part exceeds it.
+const SHORT: u64 = 256;
 
 /// How many times the send budget is held at the most. The second one is for control and for what is sent again, so
 /// that a tunnel which holds all of the first and falls silent does not keep it from the others.
@@ -283,7 +286,7 @@ impl Session {
         }
         let id = self.next_to_carry(now, tunnel, most)?;
         let tunnels = self.tunnels.len() as u64;
-        let (largest, round_trip) = (self.peer?.max_payload, self.round_trip);
+        let (largest, round_trip) = (self.peer?.max_payload.min(FULL_PAYLOAD as u64), self.round_trip);
         let limit = self.send_limit();
         let connection = self.connections.get_mut(&id)?;
         let credit = &mut connection.send.credit;
@@ -291,7 +294,11 @@ impl Session {
         // the credit of either account.
         let most = most.min(largest).min((credit.window() / (4 * tunnels)).max(LEAST_ROOM as u64));
         let credit_left = credit.available().min(self.send_credit.available()) - OVERHEAD;
-        let most = most.min(room as u64).min(credit_left);
+        // The headers of a batch leave the last packet a little less than its size; cut by that much it would leave a
+        // small rest, which is copied in front of what comes next.
+        let room = room as u64;
+        let most = if most <= room + room / SHORT { most } else { room };
+        let most = most.min(credit_left);
         let (number, payload) = connection.send.cut(usize::try_from(most).unwrap_or(LEAST_ROOM));
 
         let cost = charge(payload.len());

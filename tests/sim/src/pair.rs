@@ -343,9 +343,8 @@ impl Pair {
     /// Lets the tunnels of one end pull, and their sockets send.
     fn transmit(&mut self, end: usize) -> bool {
         let mut any = false;
-        let named = self.ends[end].session.tunnels_to_poll();
         let this = &mut self.ends[end];
-        this.to_poll.extend(named);
+        this.to_poll.extend(this.session.tunnels_to_poll());
         for tunnel in std::mem::take(&mut this.to_poll) {
             let Some(wire) = self.wires.get_mut(&tunnel).filter(|wire| wire.phase[end] == Phase::Up) else {
                 continue;

@@ -235,7 +235,7 @@ impl World {
     pub(super) fn pull_all(&mut self) {
         for round in 0.. {
             assert!(round < ROUNDS, "it writes for ever");
-            let named = self.session.tunnels_to_poll();
+            let named: Vec<_> = self.session.tunnels_to_poll().collect();
             if named.is_empty() {
                 return;
             }
