@@ -27,6 +27,10 @@ const NEAR: usize = 256;
 /// that carry a like share, all but one in four may stand still without a packet's being far.
 const NEAR_PER_ITEM: usize = 4;
 
+/// A ring of more than [`NEAR`] slots is made smaller when no more than one in so many is in use. What is moved then was
+/// paid for by the deliveries that led there.
+const SPARSE: usize = 8;
+
 /// What became of an item that was given to [`ReorderBuffer::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "an item that was not taken comes back in here"]
@@ -55,7 +59,8 @@ pub enum Inserted<T> {
 /// the first insert. So it grows to 256 slots, or to eight for each item held if that is more, whatever numbers
 /// come. When the buffer becomes empty, a
 /// ring of more than 64 slots is released at once: it took half as many deliveries as it has slots to get
-/// there, so this costs each of them next to nothing, and a smaller ring is kept for the next time.
+/// there, so this costs each of them next to nothing, and a smaller ring is kept for the next time. Likewise one of
+/// more than 256 slots is made smaller when what is left spans an eighth of them.
 /// [`shrink`](Self::shrink) releases that too.
 ///
 /// # Numbers
@@ -214,10 +219,22 @@ impl<T> ReorderBuffer<T> {
         let index = self.index(self.next);
         let item = self.slots[index].take();
         self.next += 1;
-        if self.slots.len() > KEPT_CAPACITY && self.is_empty() {
-            self.slots = Vec::new();
+        if self.slots.len() > KEPT_CAPACITY {
+            self.release();
         }
         item
+    }
+
+    /// Releases a ring that is no longer needed, or not that large.
+    #[inline]
+    fn release(&mut self) {
+        if self.is_empty() {
+            self.slots = Vec::new();
+        } else if self.slots.len() > NEAR
+            && (self.ring_end() - self.next) as usize <= self.slots.len() / SPARSE
+        {
+            self.shrink();
+        }
     }
 
     /// The next item, if it is here.
@@ -368,6 +385,7 @@ impl<T> ReorderBuffer<T> {
         let filled = self.slots.iter().filter(|slot| slot.is_some()).count() + self.far.len();
         assert_eq!((filled, self.iter().count()), (self.len(), self.len()), "items are where they belong");
         assert!(!self.is_empty() || slots <= KEPT_CAPACITY, "an empty buffer holds {slots} slots");
+        assert!(slots <= NEAR.max(2 * SPARSE * near as usize), "{slots} slots for a span of {near}");
     }
 
     #[inline]

@@ -376,3 +376,16 @@ proptest! {
         prop_assert_eq!(delivered, (0..200).collect::<Vec<_>>());
     }
 }
+
+/// Otherwise each of many connections keeps a ring for what one item behind a hole is all that is left of.
+#[test]
+fn a_ring_that_was_large_is_small_for_what_is_left() {
+    let mut buffer = ReorderBuffer::new(MAX_LIMIT);
+    (0..8192).for_each(|number| _ = buffer.insert(PacketNumber(number), number));
+    assert_eq!(buffer.insert(PacketNumber(8193), 8193), Inserted::OutOfOrder);
+    assert_eq!((0..8192).filter(|number| buffer.pop() == Some(*number)).count(), 8192);
+    assert!(buffer.capacity() <= NEAR, "{} slots", buffer.capacity());
+    assert_eq!(buffer.insert(PacketNumber(8192), 8192), Inserted::InOrder);
+    assert_eq!((buffer.pop(), buffer.pop(), buffer.pop()), (Some(8192), Some(8193), None));
+    buffer.invariants();
+}
