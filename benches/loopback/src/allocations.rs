@@ -8,7 +8,7 @@ use crate::Bench;
 use crate::figures::{Reach, Report, Row, Spread};
 
 /// The program, beside this one.
-const PROGRAM: &str = "gkd-allocations";
+pub(crate) const PROGRAM: &str = "gkd-allocations";
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     bench.say("allocations");

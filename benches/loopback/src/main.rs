@@ -201,23 +201,18 @@ fn measure(options: &Options) -> Result<()> {
 /// Builds what is measured beside this program, in its own profile; the folder.
 fn build(own: &Path) -> Result<PathBuf> {
     let folder = own.parent().context("this program lies in no folder")?.to_owned();
-    let mut command = Command::new(env!("CARGO"));
-    command.args([
-        "build",
-        "--quiet",
-        "-p",
-        "gkd-client",
-        "-p",
-        "gkd-server",
-        "-p",
-        "gkd-loopback",
-        "--bins",
-    ]);
-    if folder.ends_with("release") {
-        command.arg("--release");
+    // Not this program itself, which runs.
+    let gkd = ["-p", "gkd-client", "-p", "gkd-server", "--bins"];
+    let counting = ["-p", env!("CARGO_PKG_NAME"), "--bin", allocations::PROGRAM];
+    for what in [&gkd[..], &counting] {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["build", "--quiet"]).args(what);
+        if folder.ends_with("release") {
+            command.arg("--release");
+        }
+        let status = command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).status();
+        ensure!(status.context("cannot start cargo")?.success(), "the programs do not build");
     }
-    let status = command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).status();
-    ensure!(status.context("cannot start cargo")?.success(), "the programs do not build");
     Ok(folder)
 }
 
