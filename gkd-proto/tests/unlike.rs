@@ -2,9 +2,13 @@
 //! transfer, and the slow one holds up nothing that the fast one would have delivered.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use gkd_proto::SessionConfig;
+use bytes::Bytes;
+use gkd_proto::handshake::{Hello, VERSION};
+use gkd_proto::id::{BootId, SessionId, Side, TunnelId};
+use gkd_proto::{PathSample, Session, SessionConfig, Transmit};
 use gkd_sim::shorthand::{KIB, MIB, millis, path, secs};
 use gkd_sim::wire::Kernel;
 use gkd_sim::{CLIENT, Pair, Path, SERVER};
@@ -104,10 +108,9 @@ fn a_keystroke_beside_a_bulk_transfer_takes_the_fast_path() {
     }
 }
 
-/// What the fast path promised and does not keep is not waited for: the slow path's decline lapses long before the
-/// fast one is suspect.
+/// A fast path that stands still is not waited for: the slow one takes what comes long before the fast one is suspect.
 #[test]
-fn a_decline_lapses() {
+fn a_fast_path_that_stands_still_is_not_waited_for() {
     let mut pair = warm(&UNLIKE);
     let keys = pair.open_idle(CLIENT);
     let _bulk = pair.open(CLIENT, 2000 * MIB);
@@ -123,6 +126,36 @@ fn a_decline_lapses() {
     let took = pair.now - pressed;
     assert!(took < millis(200), "{took:?}");
     pair.stall(fast, false);
+}
+
+/// What the faster tunnel does not take, however good it looks, the slower one takes in the end.
+#[test]
+fn a_decline_lapses() {
+    let (mut now, boot) = (Instant::now(), BootId([1; 16]));
+    let mut session = Session::new(Arc::default(), Side::Server, SessionId([2; 16]), 7, now);
+    let [fast, slow] = [(0, 20), (1, 80)].map(|(tunnel, round_trip)| {
+        let parameters = SessionConfig::default().parameters();
+        let (session_id, tunnel, dead) = (session.id(), TunnelId(tunnel), Vec::new());
+        let hello = Hello { version: VERSION, session: session_id, tunnel, exists: false, parameters, dead };
+        session.handle_hello(now, &hello, boot, false).unwrap();
+        let sample = PathSample { round_trip: Some(millis(round_trip)), ..PathSample::default() };
+        session.handle_path(now, tunnel, sample);
+        tunnel
+    });
+    let mut out = Transmit::new();
+    assert!(!session.poll_transmit(now, fast, 1000, &mut out), "nothing to send yet");
+    let id = session.open(now, Bytes::new()).unwrap();
+    session.connection(now, id).unwrap().write_slice(b"a few bytes").unwrap();
+    session.tunnels_to_poll();
+    let opened = now;
+    assert!(!session.poll_transmit(now, slow, 1000, &mut out), "it is the faster one's");
+    assert_eq!(session.tunnels_to_poll().collect::<Vec<_>>(), [fast], "which is called, and does not come");
+    while !session.poll_transmit(now, slow, 1000, &mut out) {
+        now = session.poll_timeout().unwrap();
+        session.handle_timeout(now);
+        assert!(now <= opened + millis(40), "no later than it would have been there: {:?}", now - opened);
+    }
+    assert!(!session.poll_transmit(now, fast, 1000, &mut out), "all of it");
 }
 
 /// An idle path that is passed over is asked how it does; when it has become the better one, that is seen within a few

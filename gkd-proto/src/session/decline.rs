@@ -33,9 +33,9 @@ pub(super) enum Decline {
     /// It did not, or what it declined is gone.
     #[default]
     No,
-    /// It waits until then for the others to serve it.
-    Until(Instant),
-    /// They did not: it takes the next packet whatever they promise.
+    /// It waits for the others to serve it until `at`; they had written so many packets when it began.
+    Until { at: Instant, written: u64 },
+    /// They did not: it takes what it can with the next batch, whatever they promise.
     Lapsed,
 }
 
@@ -104,10 +104,11 @@ impl Session {
                 self.poll_list.push(other.id);
             }
         }
+        let written = self.written_by_others(tunnel);
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             state.passed_over = true;
             if state.declined == Decline::No {
-                state.declined = Decline::Until(now + within.max(LEAST_DECLINE));
+                state.declined = Decline::Until { at: now + within.max(LEAST_DECLINE), written };
             }
         }
         true
@@ -147,16 +148,32 @@ impl Session {
         }
     }
 
-    /// A tunnel's decline is due: what it left is served, or it takes it now.
+    /// A batch is full, or there is no more: if it holds anything, a decline that had lapsed is over.
+    pub(super) fn take_again(&mut self, tunnel: TunnelId, any: bool) {
+        if let Some(state) = self.tunnels.get_mut(&tunnel).filter(|it| any && it.declined == Decline::Lapsed)
+        {
+            state.declined = Decline::No;
+        }
+    }
+
+    /// A tunnel's decline is due: it takes what it left to the others if they took nothing at all, for what they take
+    /// first is what had waited. Otherwise it looks again whether there is something for it.
     pub(super) fn lapse(&mut self, now: Instant, tunnel: TunnelId) {
         let waiting = self.schedule.has_data() || !self.schedule.control.is_empty();
+        let others = self.written_by_others(tunnel);
         let Some(state) = self.tunnels.get_mut(&tunnel) else { return };
-        if matches!(state.declined, Decline::Until(until) if now >= until) {
-            state.declined = if waiting { Decline::Lapsed } else { Decline::No };
+        let Decline::Until { at, written } = state.declined else { return };
+        if now >= at {
+            state.declined = if waiting && written == others { Decline::Lapsed } else { Decline::No };
             if waiting {
                 self.wake(tunnel);
             }
         }
+    }
+
+    /// Counted packets that were written on the other tunnels that are up.
+    fn written_by_others(&self, tunnel: TunnelId) -> u64 {
+        self.tunnels.values().filter(|other| other.id != tunnel).map(|other| other.written).sum()
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut};
 
 use super::Session;
 use super::connection::Stage;
-use super::decline::{Backlog, Decline};
+use super::decline::Backlog;
 use super::event::{DropReason, Event};
 use super::once::Once;
 use super::tunnel::{Carried, ConnectionControl, SessionControl};
@@ -49,6 +49,7 @@ impl Session {
             self.put_uncounted(now, tunnel, out);
             if self.may_carry(tunnel) {
                 self.put_counted(now, tunnel, start + room, out);
+                self.take_again(tunnel, out.remaining() > start);
             }
         }
         let written = out.remaining() - start;
@@ -134,9 +135,6 @@ impl Session {
                     self.held_packets += 1;
                     if let Some(state) = self.tunnels.get_mut(&tunnel) {
                         state.record(now, carried, size);
-                        if state.declined == Decline::Lapsed {
-                            state.declined = Decline::No;
-                        }
                     }
                 }
             }

@@ -45,7 +45,7 @@ impl Session {
         // An acknowledgement that its own tunnel does not take is given to any other.
         let overdue = tunnel.has_untold().then(|| tunnel.overdue_at()).flatten();
         let lapse = match tunnel.declined {
-            Decline::Until(until) => Some(until),
+            Decline::Until { at, .. } => Some(at),
             Decline::No | Decline::Lapsed => None,
         };
         [tunnel.ack_deadline(), overdue, tunnel.suspicion_at(), answer, ping, lapse]
