@@ -145,7 +145,7 @@ async fn serve_in_task(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`write`].
+/// As [`write()`].
 pub(crate) async fn write_in_task(stream: &TcpStream, half: &mut Half) -> io::Result<()> {
     while half.left() > 0 {
         match stream.try_write(half.ahead()) {
