@@ -299,9 +299,7 @@ impl Tunnel {
             let result = state.receive(now, tunnel, buf);
             (result, state.ended().is_some(), now.elapsed())
         });
-        if took > GIVE_TIME {
-            self.want = (self.want / 2).max(*READ.start());
-        }
+        self.want = size_for_time(self.want, took);
         match result {
             Ok(()) => Ok(()),
             // The session tells the other end on this tunnel, then drops it; the driver bounds the time.
@@ -478,6 +476,11 @@ impl Drop for Tunnel {
             self.last_words();
         }
     }
+}
+
+/// What the session took long over is read in smaller parts: half of `want` next time.
+fn size_for_time(want: usize, took: Duration) -> usize {
+    if took > GIVE_TIME { (want / 2).max(*READ.start()) } else { want }
 }
 
 /// A socket that is closed with unread bytes in it resets, and the reset may overtake what was said.
