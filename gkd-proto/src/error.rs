@@ -122,8 +122,9 @@ pub enum Violation {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WelcomeError {
-    /// Another start of the server answered, or it made the session anew because it had expired. While another tunnel of the session still answers, only this
-    /// tunnel is to be closed; when none does, the session is lost: [`Session::lose`](crate::Session::lose).
+    /// Another start of the server answered, or it made the session anew because it had expired. While another tunnel
+    /// of the session still answers, only this tunnel is to be closed; when none does, the session is lost:
+    /// [`Session::lose`](crate::Session::lose).
     #[error(
         "the session that answered is another: the server was restarted, the session had expired, or a balancer went astray"
     )]

@@ -1,8 +1,12 @@
 //! Named scenarios in virtual time of tunnels that die, go silent, are retired and come back.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gkd_proto::id::TunnelId;
-use gkd_proto::{CloseCause, Event};
+use std::sync::Arc;
+use std::time::Instant;
+
+use gkd_proto::handshake::{DeadTunnel, Hello, RejectCode, VERSION};
+use gkd_proto::id::{BootId, SessionId, Side, TunnelId};
+use gkd_proto::{CloseCause, Event, Session, SessionConfig};
 use gkd_sim::shorthand::{FOUR, MIB, millis, path, secs};
 use gkd_sim::{CLIENT, FAST, Pair, SERVER};
 
@@ -220,4 +224,26 @@ fn an_idle_tunnel_that_is_retired_is_dropped_once() {
     let times = [CLIENT, SERVER].map(|end| pair.ends[end].events.iter().filter(dropped).count());
     assert!(times == [1, 1] || times == [1, 0] || times == [0, 1], "{times:?}");
     assert_eq!(pair.tunnels(), [TunnelId(0)]);
+}
+
+/// A Hello that was on the way for long makes a session anew which the server had forgotten. A client that holds to
+/// the earlier one, whose tunnel it counts as dead by now, learns that; who has the session now loses nothing.
+#[test]
+fn a_tunnel_of_an_earlier_life_of_the_session_is_of_no_such_session() {
+    let (now, boot) = (Instant::now(), BootId([1; 16]));
+    let mut session = Session::new(Arc::default(), Side::Server, SessionId([2; 16]), 7, now);
+    let hello = |tunnel, dead| {
+        let parameters = SessionConfig::default().parameters();
+        let (session, tunnel) = (SessionId([2; 16]), TunnelId(tunnel));
+        Hello { version: VERSION, session, tunnel, exists: true, parameters, dead }
+    };
+    session.handle_hello(now, &hello(0, Vec::new()), boot, false).unwrap();
+    let earlier = vec![DeadTunnel { tunnel: TunnelId(1), count: 3 }];
+    let reject = session.handle_hello(now, &hello(2, earlier), boot, true).unwrap_err();
+    assert_eq!(reject.code, RejectCode::NoSuchSession);
+    assert!(!session.is_closed() && session.tunnels_up() == 1, "nothing has changed");
+    session.handle_hello(now, &hello(2, Vec::new()), boot, true).unwrap();
+    // One of which nothing arrived may be of this life: its Hello never came.
+    let unheard = vec![DeadTunnel { tunnel: TunnelId(1), count: 0 }];
+    session.handle_hello(now, &hello(3, unheard), boot, true).unwrap();
 }

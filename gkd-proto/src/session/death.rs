@@ -115,6 +115,11 @@ impl Session {
         if self.tunnels.len() >= self.config.max_tunnels || self.dead.len() >= MOST_DEAD {
             return refuse(RejectCode::Busy, "too many tunnels");
         }
+        // Packets arrived on a tunnel that this life of the session never had: the client holds to an earlier one.
+        let earlier = |dead: &DeadTunnel| dead.count > 0 && !self.was_used(dead.tunnel);
+        if hello.dead.iter().any(earlier) {
+            return Err(Reject::new(RejectCode::NoSuchSession));
+        }
         if self.seen_tunnels.insert(hello.tunnel.0).is_err() {
             return refuse(RejectCode::Protocol, "too many tunnel ids were skipped");
         }

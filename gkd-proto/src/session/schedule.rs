@@ -130,9 +130,7 @@ impl Schedule {
         }
         None
     }
-}
 
-impl Schedule {
     /// How many connections have a backlog.
     pub(super) fn bulk_len(&self) -> usize {
         self.bulk.len()
