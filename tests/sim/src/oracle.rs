@@ -33,6 +33,8 @@ pub struct Watch {
     /// What the programs asked for.
     pub(crate) asked_to_drain: [bool; 2],
     pub(crate) asked_to_close: [Option<(CloseCode, String)>; 2],
+    /// … of the server's session before it was replaced: the Close may still be on its way.
+    asked_before: Option<(CloseCode, String)>,
     pub(crate) asked_to_lose: bool,
     /// The server process knows the session.
     pub(crate) server_knows: bool,
@@ -55,6 +57,7 @@ impl Watch {
             closed: [None, None],
             asked_to_drain: [false; 2],
             asked_to_close: [None, None],
+            asked_before: None,
             asked_to_lose: false,
             server_knows: false,
             may_repeat: [false; 2],
@@ -96,7 +99,7 @@ impl Watch {
         self.draining[SERVER] = false;
         self.closed[SERVER] = None;
         self.asked_to_drain[SERVER] = false;
-        self.asked_to_close[SERVER] = None;
+        self.asked_before = self.asked_to_close[SERVER].take().or(self.asked_before.take());
         self.was_up[SERVER] = false;
     }
 
@@ -120,8 +123,9 @@ impl Watch {
                 let due = match cause {
                     CloseCause::Local => self.asked_to_close[end].is_some(),
                     CloseCause::Remote { code, reason } => {
-                        let asked = self.asked_to_close[1 - end].as_ref();
-                        asked.is_some_and(|(asked, why)| asked == code && why == reason)
+                        let before = self.asked_before.as_ref().filter(|_| end == CLIENT);
+                        let mut asked = self.asked_to_close[1 - end].iter().chain(before);
+                        asked.any(|(asked, why)| asked == code && why == reason)
                     }
                     CloseCause::Lost => self.asked_to_lose && end == CLIENT,
                     // Looked at where the time is known.
