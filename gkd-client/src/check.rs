@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gkd_core::carrier::CarrierError;
-use gkd_core::{Client, ClientEvent, TunnelDialError};
+use gkd_core::{ClientEvent, TunnelDialError};
 use gkd_proxy::program::{Failure, say};
 
 use crate::client;
@@ -13,9 +13,6 @@ use crate::config::Settings;
 
 /// How long the first dial of every tunnel may take; one of them is bounded by 10 s.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// How long the server may take to be told that it was only a check.
-const CLOSE: Duration = Duration::from_secs(2);
 
 /// Checks. The server is dialled only when a link was given with the command.
 ///
@@ -90,7 +87,7 @@ async fn check_server(settings: &Settings) -> Result<(), Failure> {
     };
     // Who has not answered by then will be told as missing.
     tokio::time::timeout(PATIENCE, all).await.ok();
-    close(client).await;
+    client::close_at_once(&client).await;
     let mut verdict = Ok(());
     for (path, found) in &paths {
         let told = tell(path, found, settings.tunnels);
@@ -104,10 +101,6 @@ async fn check_server(settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::unavailable(message));
     }
     verdict
-}
-
-async fn close(client: Client) {
-    tokio::time::timeout(CLOSE, client.close_within(Duration::ZERO)).await.ok();
 }
 
 /// A line each: reachable, the right key, tunnels.

@@ -1,5 +1,7 @@
-//! How far a transfer is: a bar on a terminal, elsewhere a plain line now and then. On standard error.
+//! How far long work is: a bar on a terminal, elsewhere a plain line now and then. On standard error. And how numbers of
+//! bytes are written.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -11,9 +13,34 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Redraws of the bar; the eye sees no more.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// One transfer's progress.
-pub(super) struct Progress {
+/// A number of bytes, as people write it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes @ 0..10_000 => write!(f, "{bytes} bytes"),
+            bytes @ 10_000..1_000_000 => write!(f, "{:.1} kB", bytes as f64 / 1e3),
+            bytes => write!(f, "{:.1} MB", bytes as f64 / 1e6),
+        }
+    }
+}
+
+/// Bytes per second, as people write it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Speed(pub(crate) f64);
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} Mbit/s", self.0 * 8.0 / 1e6)
+    }
+}
+
+/// The progress of one piece of work.
+pub(crate) struct Progress {
     label: String,
+    /// Bytes, or milliseconds.
     total: u64,
     start: Instant,
     /// When something was printed last.
@@ -23,10 +50,23 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(label: &str, total: u64) -> Self {
+    /// That of a transfer of so many bytes.
+    pub(crate) fn of_bytes(label: &str, total: Size) -> Self {
+        Self::new(
+            label,
+            total.0,
+            "{prefix:18} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {msg} {eta} left",
+        )
+    }
+
+    /// That of what takes so long.
+    pub(crate) fn of_time(label: &str, total: Duration) -> Self {
+        Self::new(label, millis(total), "{prefix} [{bar:30}] {msg} {eta} left")
+    }
+
+    fn new(label: &str, total: u64, template: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
-            let template = "{prefix:18} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {msg} {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
@@ -38,7 +78,16 @@ impl Progress {
     }
 
     /// So many bytes are done.
-    pub(super) fn at(&mut self, done: u64) {
+    pub(crate) fn at(&mut self, done: u64) {
+        self.show(done, |rate| Speed(rate).to_string());
+    }
+
+    /// So much time is over; `words` tell what is done.
+    pub(crate) fn passed(&mut self, time: Duration, words: impl FnOnce() -> String) {
+        self.show(millis(time).min(self.total), |_| words());
+    }
+
+    fn show(&mut self, done: u64, words: impl FnOnce(f64) -> String) {
         let now = Instant::now();
         let since = now.duration_since(self.printed);
         if since < if self.bar.is_some() { REDRAW } else { EVERY } {
@@ -46,7 +95,7 @@ impl Progress {
         }
         self.printed = now;
         let rate = done as f64 / now.duration_since(self.start).as_secs_f64();
-        let words = format!("{:.1} Mbit/s", rate * 8.0 / 1e6);
+        let words = words(rate);
         if let Some(bar) = &self.bar {
             bar.set_message(words);
             bar.set_position(done);
@@ -58,12 +107,16 @@ impl Progress {
     }
 
     /// Something happened that is worth a line of its own.
-    pub(super) fn note(&self, words: &str) {
+    pub(crate) fn note(&self, words: &str) {
         match &self.bar {
             Some(bar) => bar.println(words),
             None => eprintln!("{words}"),
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Progress {

@@ -1,39 +1,11 @@
-//! Content that shows any mistake: pseudo-random from a seed, so that no stretch of it resembles another, and
-//! its SHA-256.
+//! The SHA-256 of a transfer's content.
 
 use std::fmt::Write;
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
-use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes of a digest.
 pub(super) const DIGEST_LEN: usize = SHA256_OUTPUT_LEN;
-
-/// A stream of pseudo-random bytes (Vigna's SplitMix64).
-#[derive(Debug)]
-pub(super) struct Content {
-    state: u64,
-}
-
-impl Content {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    /// The next bytes. Each call but the last of a stream is to ask for a multiple of eight.
-    pub(super) fn next(&mut self, len: usize) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(len + 8);
-        while bytes.len() < len {
-            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut word = self.state;
-            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            bytes.put_u64(word ^ (word >> 31));
-        }
-        bytes.truncate(len);
-        bytes.freeze()
-    }
-}
 
 /// A SHA-256 in the making.
 pub(super) struct Hasher(Context);
@@ -66,15 +38,6 @@ pub(super) fn hex(digest: &[u8; DIGEST_LEN]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn content_does_not_depend_on_its_pieces() {
-        let whole = Content::new(7).next(1001);
-        let mut pieces = Content::new(7);
-        let joined = [pieces.next(8), pieces.next(496), pieces.next(497)].concat();
-        assert_eq!(whole, joined);
-        assert_ne!(whole, Content::new(8).next(1001));
-    }
 
     #[test]
     fn the_digest_is_sha_256() {
