@@ -42,6 +42,9 @@ pub(crate) fn bench(settings: &Settings, options: &Bench) -> Result<(), Failure>
     if settings.tunnels < 2 {
         return Err(Failure::usage("--tunnels: bench compares 1 tunnel per path with N: write 2 to 64"));
     }
+    if settings.auto {
+        tracing::warn!("bench compares fixed numbers: {} tunnels per path stand for auto", settings.tunnels);
+    }
     let runtime = client::runtime(&mut tokio::runtime::Builder::new_multi_thread())?;
     let result = runtime.block_on(measure(settings, Duration::from_secs(options.seconds)));
     runtime.shutdown_timeout(Duration::from_millis(100));

@@ -39,7 +39,8 @@ fn check_configuration(settings: &Settings) -> Result<(), Failure> {
         0 => say("  no link: give one as an argument, in GKD_LINK or with --link-file"),
         _ => say(format_args!("  server   {}", settings.server())),
     }
-    say(format_args!("  tunnels  {} per path", settings.tunnels));
+    let at_first = if settings.auto { " at first, then as many as bring something" } else { "" };
+    say(format_args!("  tunnels  {} per path{at_first}", settings.tunnels));
     for listener in &settings.local {
         say(format_args!("  listener {listener}"));
     }

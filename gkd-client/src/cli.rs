@@ -55,7 +55,7 @@ pub(crate) struct Reach {
     /// The link that the server printed, gkd://KEY@HOST:PORT; several are several paths to one server
     #[arg(value_name = "LINK")]
     pub(crate) links: Vec<String>,
-    /// Tunnels per path: 1 to 64, or auto [default: 4]
+    /// Tunnels per path: 1 to 64, or auto: 4 at first, and more as long as they bring something [default: 4]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) tunnels: Option<String>,
     /// Local address or interface for the tunnels; repeatable: one path each

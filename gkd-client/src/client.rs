@@ -27,8 +27,9 @@ pub(crate) fn builder(settings: &Settings) -> Result<ClientBuilder, Failure> {
         ));
     }
     let timeouts = &settings.timeouts;
-    let mut builder = Client::builder()
-        .tunnels(settings.tunnels)
+    let builder = Client::builder();
+    let builder = if settings.auto { builder.auto_tunnels() } else { builder.tunnels(settings.tunnels) };
+    let mut builder = builder
         .congestion(settings.congestion.clone())
         .session(timeouts.session(SessionConfig::default()))
         .dial_timeout(timeouts.handshake);

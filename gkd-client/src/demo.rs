@@ -9,15 +9,19 @@ mod digest;
 mod line;
 mod transfer;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gkd_core::identity::SecretKey;
 use gkd_core::link::Link;
+use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::id::PeerId;
-use gkd_core::{Admission, Client, Server};
+use gkd_core::{Admission, Client, ClientBuilder, Server};
 use gkd_proxy::program::{Failure, say};
 
 use crate::cli::Demo;
@@ -61,7 +65,7 @@ async fn show(options: &Demo) -> Result<(), Failure> {
     let small = Size(options.bytes.unwrap_or(config.rate * SECONDS));
     let many = usize::from(options.tunnels);
     let large = Size(small.0 * u64::from(options.tunnels));
-    let scene = Scene::new(config).await?;
+    let scene = Scene::new(config, SessionConfig::default()).await?;
     say(format_args!(
         "an emulated line: {} Mbit/s for each TCP connection, {} ms round trip",
         options.cap, options.rtt
@@ -99,15 +103,15 @@ async fn show(options: &Demo) -> Result<(), Failure> {
 }
 
 impl Scene {
-    async fn new(config: LineConfig) -> Result<Self, Failure> {
+    async fn new(config: LineConfig, session: SessionConfig) -> Result<Self, Failure> {
         let user = SecretKey::generate();
         let known = user.public();
         let authorise = move |peer: &PeerId| match *peer == known {
             true => Ok(Admission::default()),
             false => Err(Reject::new(RejectCode::UnknownUser)),
         };
-        let server = Server::builder().listen((Ipv4Addr::LOCALHOST, 0)).authorise(authorise).bind();
-        let server = Arc::new(server.await.map_err(Failure::bug)?);
+        let server = Server::builder().listen((Ipv4Addr::LOCALHOST, 0)).session(session);
+        let server = Arc::new(server.authorise(authorise).bind().await.map_err(Failure::bug)?);
         let address = server.local_addr().map_err(Failure::bug)?;
         tokio::spawn(transfer::serve(server.clone()));
         let line = Line::open(address, config);
@@ -115,11 +119,16 @@ impl Scene {
         Ok(Self { server, line, user })
     }
 
-    /// A client at the other end of the line, with all of its tunnels up.
-    async fn client(&self, tunnels: usize) -> Result<Client, Failure> {
+    /// A client at the other end of the line.
+    fn builder(&self) -> Result<ClientBuilder, Failure> {
         let address = self.line.address().to_string().parse().map_err(Failure::bug)?;
         let link = Link::new(self.server.key(), self.user.clone(), vec![address]);
-        let client = Client::builder().link(&link).tunnels(tunnels).start().map_err(Failure::bug)?;
+        Ok(Client::builder().link(&link))
+    }
+
+    /// One with all of its tunnels up.
+    async fn client(&self, tunnels: usize) -> Result<Client, Failure> {
+        let client = self.builder()?.tunnels(tunnels).start().map_err(Failure::bug)?;
         let up = all_up(&client, UP_WITHIN).await;
         if up < tunnels {
             let failure = client.state().failure.map(|failure| format!(": {failure}")).unwrap_or_default();
