@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gkd_core::carrier::CarrierError;
-use gkd_core::{Client, ClientEvent, TunnelDialError};
+use gkd_core::{ClientEvent, TunnelDialError};
 use gkd_proxy::program::{Failure, say};
 
 use crate::client;
@@ -13,9 +13,6 @@ use crate::config::Settings;
 
 /// How long the first dial of every tunnel may take; one of them is bounded by 10 s.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// How long the server may take to be told that it was only a check.
-const CLOSE: Duration = Duration::from_secs(2);
 
 /// Checks. The server is dialled only when a link was given with the command.
 ///
@@ -42,7 +39,8 @@ fn check_configuration(settings: &Settings) -> Result<(), Failure> {
         0 => say("  no link: give one as an argument, in GKD_LINK or with --link-file"),
         _ => say(format_args!("  server   {}", settings.server())),
     }
-    say(format_args!("  tunnels  {} per path", settings.tunnels));
+    let at_first = if settings.auto { " at first, then as many as bring something" } else { "" };
+    say(format_args!("  tunnels  {} per path{at_first}", settings.tunnels));
     for listener in &settings.local {
         say(format_args!("  listener {listener}"));
     }
@@ -90,7 +88,7 @@ async fn check_server(settings: &Settings) -> Result<(), Failure> {
     };
     // Who has not answered by then will be told as missing.
     tokio::time::timeout(PATIENCE, all).await.ok();
-    close(client).await;
+    client::close_at_once(&client).await;
     let mut verdict = Ok(());
     for (path, found) in &paths {
         let told = tell(path, found, settings.tunnels);
@@ -104,10 +102,6 @@ async fn check_server(settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::unavailable(message));
     }
     verdict
-}
-
-async fn close(client: Client) {
-    tokio::time::timeout(CLOSE, client.close_within(Duration::ZERO)).await.ok();
 }
 
 /// A line each: reachable, the right key, tunnels.

@@ -33,7 +33,7 @@ RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out
 TERM and INT let connections end, for 30 s at the most; a second one ends at once. USR1 logs the state.
 
 Exit status: 0 clean, 64 the command line is wrong, 78 a file, the environment or a port is, 77 refused by the \
-server, 69 not reached (check only), 70 a bug.";
+server, 69 not reached (check and bench), 70 a bug.";
 
 /// One TCP connection as fast as many: a proxy whose connections run over N tunnels to a gkd server.
 #[derive(Debug, Parser)]
@@ -55,7 +55,7 @@ pub(crate) struct Reach {
     /// The link that the server printed, gkd://KEY@HOST:PORT; several are several paths to one server
     #[arg(value_name = "LINK")]
     pub(crate) links: Vec<String>,
-    /// Tunnels per path: 1 to 64, or auto [default: 4]
+    /// Tunnels per path: 1 to 64, or auto: 4 at first, and more as long as they bring something [default: 4]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) tunnels: Option<String>,
     /// Local address or interface for the tunnels; repeatable: one path each
@@ -118,6 +118,9 @@ pub(crate) enum Command {
     /// Look whether the server can be reached, has the right key and lets the tunnels in; without a link,
     /// whether a configuration is right
     Check(Reach),
+    /// Measure the way to the server, which has to permit it: throughput, round trips, and round trips under load, over
+    /// 1 tunnel per path and over N, in turns
+    Bench(Bench),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -125,6 +128,19 @@ pub(crate) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+/// What `bench` may be told.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// How long each measurement takes, in seconds; there are twelve
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=30))]
+    pub(crate) seconds: u64,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What `demo` may be told.
@@ -171,7 +187,7 @@ pub(crate) fn parse(
 /// A word that is no link by far: a command, perhaps. It is not shown, for it may be a link's key.
 fn no_command(word: &str) -> Failure {
     match word {
-        "bench" | "status" => Failure::usage(format_args!("{word} is not in this version: see --help")),
+        "status" => Failure::usage(format_args!("{word} is not in this version: see --help")),
         _ => Failure::usage(
             "LINK: this is not a gkd link, which begins with gkd:// and was printed by the server, and no command, \
              which stands in front of all else: see --help",
@@ -233,7 +249,6 @@ mod tests {
     fn a_word_that_is_neither_link_nor_command_is_told_as_that() {
         for (line, part) in [
             ("status", "status is not in this version"),
-            ("bench gkd://a", "bench is not in this version"),
             ("chek gkd://a", "LINK: this is not a gkd link"),
             ("gkd://a check", "no command, which stands in front of all else"),
         ] {
@@ -252,9 +267,17 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_told() {
-        for line in
-            ["demo --tunnels 1", "demo --tunnels 65", "demo --cap 0", "demo --bytes 0", "-q -v", "--nonsense"]
-        {
+        for line in [
+            "demo --tunnels 1",
+            "demo --tunnels 65",
+            "demo --cap 0",
+            "demo --bytes 0",
+            "-q -v",
+            "--nonsense",
+            "bench --seconds 0 gkd://a",
+            "bench --seconds 31 gkd://a",
+            "bench --local 1080 gkd://a",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::RejectCode;
@@ -10,6 +11,9 @@ use gkd_proxy::program::Failure;
 use tokio::runtime::Runtime;
 
 use crate::config::Settings;
+
+/// How long the server may take to be told that it is over.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// What a client of these settings is told.
 ///
@@ -23,8 +27,9 @@ pub(crate) fn builder(settings: &Settings) -> Result<ClientBuilder, Failure> {
         ));
     }
     let timeouts = &settings.timeouts;
-    let mut builder = Client::builder()
-        .tunnels(settings.tunnels)
+    let builder = Client::builder();
+    let builder = if settings.auto { builder.auto_tunnels() } else { builder.tunnels(settings.tunnels) };
+    let mut builder = builder
         .congestion(settings.congestion.clone())
         .session(timeouts.session(SessionConfig::default()))
         .dial_timeout(timeouts.handshake);
@@ -40,6 +45,19 @@ pub(crate) fn builder(settings: &Settings) -> Result<ClientBuilder, Failure> {
 /// What keeps a client from starting at all: what was asked for contradicts itself or cannot be had.
 pub(crate) fn cannot_start(error: Error) -> Failure {
     Failure::config(error)
+}
+
+/// Waits until all tunnels of a client are up, but no longer than this; how many are.
+pub(crate) async fn all_up(client: &Client, within: Duration) -> usize {
+    let mut states = client.watch();
+    let all = states.wait_for(|state| state.tunnels_up == state.tunnels);
+    tokio::time::timeout(within, all).await.ok();
+    client.tunnels_up()
+}
+
+/// Tells the server that the client has seen enough; it is not waited for long.
+pub(crate) async fn close_at_once(client: &Client) {
+    tokio::time::timeout(CLOSE, client.close_within(Duration::ZERO)).await.ok();
 }
 
 /// The runtime of the program.

@@ -37,8 +37,10 @@ const FILE_NAME: &str = "client.toml";
 pub(crate) struct Settings {
     /// The links; none where none was given.
     pub(crate) links: Vec<Link>,
-    /// Tunnels per path, 1 to 64.
+    /// Tunnels per path, 1 to 64; at first where `auto` decides.
     pub(crate) tunnels: usize,
+    /// Their number is found while the client runs.
+    pub(crate) auto: bool,
     /// What listens here, one at least.
     pub(crate) local: Vec<Listener>,
     /// Local ends of paths; none leaves it to the system.
@@ -102,9 +104,10 @@ impl Settings {
             })?,
             None => false,
         };
-        let tunnels = match flags.tunnels.or(variables.tunnels).or(file.tunnels) {
-            Some(tunnels) => read_tunnels(&tunnels, &mut notes)?,
-            None => DEFAULT_TUNNELS,
+        let (tunnels, auto) = match flags.tunnels.or(variables.tunnels).or(file.tunnels) {
+            Some(tunnels) if tunnels.text == "auto" => (DEFAULT_TUNNELS, true),
+            Some(tunnels) => (read_tunnels(&tunnels)?, false),
+            None => (DEFAULT_TUNNELS, false),
         };
         let sources = [
             (flags.links, flags.link_file),
@@ -125,6 +128,7 @@ impl Settings {
         Ok(Self {
             links,
             tunnels,
+            auto,
             local,
             bind: read_all(&bind.unwrap_or_default())?,
             congestion: read_one(congestion)?,
@@ -178,11 +182,7 @@ fn read_timeouts(written: &[(Text, Text)]) -> Result<Timeouts, Failure> {
     Ok(timeouts)
 }
 
-fn read_tunnels(text: &Text, notes: &mut Vec<String>) -> Result<usize, Failure> {
-    if text.text == "auto" {
-        notes.push(format!("tunnels: auto takes {DEFAULT_TUNNELS} in this version"));
-        return Ok(DEFAULT_TUNNELS);
-    }
+fn read_tunnels(text: &Text) -> Result<usize, Failure> {
     text.read(|text| match text.parse() {
         Ok(tunnels) if (1..=MAX_TUNNELS).contains(&tunnels) => Ok(tunnels),
         _ => Err(format!(

@@ -5,10 +5,12 @@
 //! tunnels that were up before. N tunnels move N times as many bytes as one, so that every transfer takes about
 //! as long and getting up to speed weighs the same. Results go to standard output, progress to standard error.
 
-mod content;
+mod digest;
 mod line;
-mod progress;
 mod transfer;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,16 +18,17 @@ use std::time::Duration;
 
 use gkd_core::identity::SecretKey;
 use gkd_core::link::Link;
+use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::id::PeerId;
-use gkd_core::{Admission, Client, Server};
+use gkd_core::{Admission, Client, ClientBuilder, Server};
 use gkd_proxy::program::{Failure, say};
 
 use crate::cli::Demo;
-use crate::client::runtime;
+use crate::client::{all_up, runtime};
+use crate::progress::{Progress, Size, Speed};
 use line::{Line, LineConfig};
-use progress::Progress;
-use transfer::{Outcome, Size};
+use transfer::Outcome;
 
 /// How long a transfer takes, in seconds, where nothing else is asked for: long against what every one of them
 /// spends on getting up to speed.
@@ -62,7 +65,7 @@ async fn show(options: &Demo) -> Result<(), Failure> {
     let small = Size(options.bytes.unwrap_or(config.rate * SECONDS));
     let many = usize::from(options.tunnels);
     let large = Size(small.0 * u64::from(options.tunnels));
-    let scene = Scene::new(config).await?;
+    let scene = Scene::new(config, SessionConfig::default()).await?;
     say(format_args!(
         "an emulated line: {} Mbit/s for each TCP connection, {} ms round trip",
         options.cap, options.rtt
@@ -70,7 +73,7 @@ async fn show(options: &Demo) -> Result<(), Failure> {
     say("");
     let one = {
         let client = scene.client(1).await?;
-        let progress = Progress::new("1 tunnel", small.0);
+        let progress = Progress::of_bytes("1 tunnel", small);
         let outcome = transfer::download(&client, small, 1, progress, None).await?;
         close(client).await;
         outcome
@@ -78,10 +81,10 @@ async fn show(options: &Demo) -> Result<(), Failure> {
     tell("1 tunnel", &one);
     let client = scene.client(many).await?;
     let label = format!("{many} tunnels");
-    let all = transfer::download(&client, large, 2, Progress::new(&label, large.0), None).await?;
+    let all = transfer::download(&client, large, 2, Progress::of_bytes(&label, large), None).await?;
     tell(&label, &all);
     let cut = {
-        let progress = Progress::new(&format!("{label}, one cut"), large.0);
+        let progress = Progress::of_bytes(&format!("{label}, one cut"), large);
         let resent = scene.resent();
         let cut = transfer::download(&client, large, 3, progress, Some(&scene.line)).await?;
         tell(&format!("{label}, one cut"), &cut);
@@ -100,15 +103,15 @@ async fn show(options: &Demo) -> Result<(), Failure> {
 }
 
 impl Scene {
-    async fn new(config: LineConfig) -> Result<Self, Failure> {
+    async fn new(config: LineConfig, session: SessionConfig) -> Result<Self, Failure> {
         let user = SecretKey::generate();
         let known = user.public();
         let authorise = move |peer: &PeerId| match *peer == known {
             true => Ok(Admission::default()),
             false => Err(Reject::new(RejectCode::UnknownUser)),
         };
-        let server = Server::builder().listen((Ipv4Addr::LOCALHOST, 0)).authorise(authorise).bind();
-        let server = Arc::new(server.await.map_err(Failure::bug)?);
+        let server = Server::builder().listen((Ipv4Addr::LOCALHOST, 0)).session(session);
+        let server = Arc::new(server.authorise(authorise).bind().await.map_err(Failure::bug)?);
         let address = server.local_addr().map_err(Failure::bug)?;
         tokio::spawn(transfer::serve(server.clone()));
         let line = Line::open(address, config);
@@ -116,22 +119,22 @@ impl Scene {
         Ok(Self { server, line, user })
     }
 
-    /// A client at the other end of the line, with all of its tunnels up.
-    async fn client(&self, tunnels: usize) -> Result<Client, Failure> {
+    /// A client at the other end of the line.
+    fn builder(&self) -> Result<ClientBuilder, Failure> {
         let address = self.line.address().to_string().parse().map_err(Failure::bug)?;
         let link = Link::new(self.server.key(), self.user.clone(), vec![address]);
-        let client = Client::builder().link(&link).tunnels(tunnels).start().map_err(Failure::bug)?;
-        let mut states = client.watch();
-        let up = states.wait_for(|state| state.tunnels_up == tunnels);
-        match tokio::time::timeout(UP_WITHIN, up).await {
-            Ok(Ok(_)) => Ok(client),
-            _ => {
-                let failure =
-                    client.state().failure.map(|failure| format!(": {failure}")).unwrap_or_default();
-                let up = client.tunnels_up();
-                Err(Failure::bug(format_args!("{up} of {tunnels} tunnels came up{failure}")))
-            }
+        Ok(Client::builder().link(&link))
+    }
+
+    /// One with all of its tunnels up.
+    async fn client(&self, tunnels: usize) -> Result<Client, Failure> {
+        let client = self.builder()?.tunnels(tunnels).start().map_err(Failure::bug)?;
+        let up = all_up(&client, UP_WITHIN).await;
+        if up < tunnels {
+            let failure = client.state().failure.map(|failure| format!(": {failure}")).unwrap_or_default();
+            return Err(Failure::bug(format_args!("{up} of {tunnels} tunnels came up{failure}")));
         }
+        Ok(client)
     }
 
     /// Packets that the server sent again.
@@ -156,10 +159,10 @@ fn in_words(resent: u64) -> String {
 /// One transfer in one line.
 fn tell(label: &str, outcome: &Outcome) {
     say(format_args!(
-        "{label:18} {:>10} in {:5.2} s {:7.1} Mbit/s   {} of {} packets came out of order",
+        "{label:18} {:>10} in {:5.2} s {:>14}   {} of {} packets came out of order",
         outcome.size.to_string(),
         outcome.elapsed.as_secs_f64(),
-        outcome.rate() * 8.0 / 1e6,
+        Speed(outcome.rate()).to_string(),
         outcome.out_of_order,
         outcome.packets,
     ));

@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod cli;
 mod client;
 mod config;
 mod demo;
 mod manual;
+mod progress;
 mod report;
 mod run;
 
@@ -55,6 +57,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
             let of_file = reach.config.is_some() && reach.links.is_empty() && reach.link_file.is_none();
             check::check(&settings, !of_file && !settings.links.is_empty())
         }
+        Some(Command::Bench(options)) => bench::bench(&load(&options.reach, &Listeners::default())?, options),
         Some(Command::Demo(options)) => {
             // Nothing else of a configuration concerns the demo.
             let format = cli.log.log_format.as_deref().unwrap_or("text").parse();

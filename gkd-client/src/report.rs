@@ -74,8 +74,9 @@ impl Reporter {
         self.since.map(|since| since + SETTLE)
     }
 
-    /// Something changed that was missed: the next line puts it right.
-    pub(crate) fn missed(&mut self, now: Instant) {
+    /// Something changed that was missed: the next line puts it right. There are to be `total` tunnels.
+    pub(crate) fn missed(&mut self, now: Instant, total: usize) {
+        self.total = total;
         self.since.get_or_insert(now);
     }
 
@@ -93,6 +94,16 @@ impl Reporter {
             ClientEvent::TunnelDown { cause, .. } => {
                 self.lost += 1;
                 self.cause.clone_from(cause);
+                self.since.get_or_insert(now);
+                None
+            }
+            ClientEvent::Wanted { tunnels } => {
+                self.total = *tunnels;
+                self.since.get_or_insert(now);
+                None
+            }
+            // Taken away, not lost.
+            ClientEvent::TunnelRetired { .. } => {
                 self.since.get_or_insert(now);
                 None
             }
@@ -140,8 +151,9 @@ impl Reporter {
         }
         // Also when those that were lost are back already.
         if up > 0 && (up != self.said || self.lost > 0) {
-            let of = if up == self.total { String::new() } else { format!(" of {}", self.total) };
-            let tunnels = if self.total == 1 { "tunnel" } else { "tunnels" };
+            // Those that are taken away may be up for a while.
+            let of = if up >= self.total { String::new() } else { format!(" of {}", self.total) };
+            let tunnels = if self.total.max(up) == 1 { "tunnel" } else { "tunnels" };
             lines.push(Line::Info(format!("{up}{of} {tunnels} up to {}", self.server)));
             // What failed before is over; if it comes again, that is news.
             self.failures.clear();
@@ -223,6 +235,22 @@ mod tests {
         reporter.take(now, &down("reset\u{1b}"), 1);
         reporter.take(now, &up(), 2);
         assert_eq!(reporter.settle(2), [lost, info("2 tunnels up to a:1")]);
+    }
+
+    #[test]
+    fn another_number_of_tunnels_is_told_when_they_are_up_or_gone() {
+        let (mut reporter, now) = (Reporter::new("a:1".to_owned(), 2), Instant::now());
+        reporter.settle(2);
+        assert_eq!(reporter.take(now, &ClientEvent::Wanted { tunnels: 3 }, 2), None);
+        assert_eq!(reporter.settle(2), []);
+        reporter.take(now, &up(), 3);
+        assert_eq!(reporter.settle(3), [info("3 tunnels up to a:1")]);
+        reporter.take(now, &ClientEvent::Wanted { tunnels: 1 }, 3);
+        let retired = ClientEvent::TunnelRetired { path: path(), tunnel: TunnelId(1) };
+        assert_eq!(reporter.take(now, &retired, 2), None);
+        assert_eq!(reporter.settle(2), [info("2 tunnels up to a:1")]);
+        reporter.take(now, &retired, 1);
+        assert_eq!(reporter.settle(1), [info("1 tunnel up to a:1")]);
     }
 
     #[test]

@@ -111,7 +111,7 @@ async fn watch_over(
     let mut reporter = Reporter::new(settings.server(), total);
     let mut verdict = Verdict::new(total / settings.tunnels.max(1));
     // What happened before there were events, or is missed among them, is found in the state.
-    reporter.missed(Instant::now());
+    reporter.missed(Instant::now(), total);
     loop {
         let due = reporter.due().map(tokio::time::Instant::from_std);
         tokio::select! {
@@ -126,7 +126,7 @@ async fn watch_over(
                             line.log();
                         }
                     }
-                    Err(RecvError::Lagged(_)) => reporter.missed(now),
+                    Err(RecvError::Lagged(_)) => reporter.missed(now, state.tunnels),
                     // Somebody closed the client; there is nothing left to watch.
                     Err(RecvError::Closed) => return Ok(()),
                 }

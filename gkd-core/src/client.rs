@@ -1,11 +1,15 @@
 //! [`Client`]: keeps a session with a server over N tunnels per path, and opens connections in it.
 //!
-//! Each tunnel has a place of its own (`slot`), which dials it (`dial`) and dials it again when it is lost. A
+//! Each tunnel has a place of its own (`slot`), which dials it (`dial`) and dials it again when it is lost. How many
+//! there are to be (`places`) is said once, or decided while it runs (`auto`, `growth`). A
 //! session that the server does not know any more, or that stood without a tunnel for too long, is replaced by
 //! a new one; connections of the old are reset, later ones are opened in the new.
 
+mod auto;
 mod builder;
 mod dial;
+mod growth;
+mod places;
 mod sleep;
 mod slot;
 mod state;
@@ -30,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use builder::{ClientBuilder, DEFAULT_TUNNELS, IntoAddress, MAX_TUNNELS};
 use dial::Dialler;
 pub use dial::{Path, TunnelDialError};
+use places::{Made, Places};
 use sleep::SleepWatch;
 use slot::Slot;
 pub use state::{ClientEvent, ClientState, TunnelPlace};
@@ -84,7 +89,11 @@ struct Inner {
     /// Ends waits before dials.
     dial_now: Notify,
     state: watch::Sender<ClientState>,
-    places: Mutex<Vec<TunnelPlace>>,
+    places: Places,
+    /// How many tunnels there are on a path is decided while it runs.
+    auto: bool,
+    /// The server let a tunnel not in, above those that there are at least.
+    refused: AtomicBool,
     events: broadcast::Sender<ClientEvent>,
     /// No session follows the current one.
     closing: AtomicBool,
@@ -107,10 +116,12 @@ impl Client {
         ClientBuilder::default()
     }
 
+    /// With so many tunnels per path, at first where it is `auto`.
     fn spawn(
         dialler: Dialler,
         paths: Vec<Arc<Path>>,
         tunnels: usize,
+        auto: bool,
         config: SessionConfig,
         runtime: tokio::runtime::Handle,
     ) -> Self {
@@ -118,12 +129,7 @@ impl Client {
         let config = Arc::new(config);
         let peer = dialler.server.unwrap_or(PeerId([0; 32]));
         let first = new_session(&config, peer, &accepted, &runtime);
-        let places: Vec<_> = paths
-            .iter()
-            .flat_map(|path| std::iter::repeat_n(path, tunnels))
-            .map(|path| TunnelPlace { path: path.clone(), tunnel: None, remote: None })
-            .collect();
-        let state = ClientState { tunnels: places.len(), ..ClientState::default() };
+        let count = paths.len();
         let inner = Arc::new(Inner {
             dialler,
             config,
@@ -133,18 +139,20 @@ impl Client {
             current: Mutex::new(first),
             renewed: watch::Sender::new(0),
             dial_now: Notify::new(),
-            state: watch::Sender::new(state),
-            places: Mutex::new(places.clone()),
+            state: watch::Sender::new(ClientState::default()),
+            places: Places::new(paths),
+            auto,
+            refused: AtomicBool::new(false),
             events: broadcast::Sender::new(EVENTS),
             closing: AtomicBool::new(false),
             stop: CancellationToken::new(),
         });
-        for (place, TunnelPlace { path, .. }) in places.into_iter().enumerate() {
-            let slot = Slot { inner: inner.clone(), path, index: place % tunnels, place };
-            runtime.spawn(slot.keep());
-        }
+        inner.want(tunnels);
         runtime.spawn(supervise(inner.clone()));
         runtime.spawn(watch_over(inner.clone()));
+        if auto {
+            runtime.spawn(auto::adjust(inner.clone(), count));
+        }
         Self { keeper: Arc::new(Keeper { inner }) }
     }
 
@@ -232,7 +240,7 @@ impl Client {
 
     /// The places of all tunnels, and which are up.
     pub fn tunnels(&self) -> Vec<TunnelPlace> {
-        self.inner().lock_places().clone()
+        self.inner().places.list()
     }
 
     /// Figures of the current session.
@@ -346,15 +354,20 @@ impl Inner {
         self.state.send_modify(change);
     }
 
-    fn lock_places(&self) -> MutexGuard<'_, Vec<TunnelPlace>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    /// From now on there are to be so many tunnels on each path.
+    fn want(self: &Arc<Self>, tunnels: usize) {
+        for Made { path, index, place } in self.places.want(tunnels) {
+            let slot = Slot { inner: self.clone(), path, index, place };
+            self.runtime.spawn(slot.keep());
+        }
+        let total = self.places.total();
+        self.update(|state| state.tunnels = total);
+        self.tell(ClientEvent::Wanted { tunnels: total });
     }
 
     /// Shows a tunnel as up until the guard goes.
     fn show_up(self: &Arc<Self>, place: usize, tunnel: TunnelId, remote: Option<SocketAddr>) -> ShownUp {
-        if let Some(place) = self.lock_places().get_mut(place) {
-            (place.tunnel, place.remote) = (Some(tunnel), remote);
-        }
+        self.places.show(place, Some(tunnel), remote);
         let mut first = false;
         self.update(|state| {
             first = state.tunnels_up == 0;
@@ -398,9 +411,7 @@ struct ShownUp {
 
 impl Drop for ShownUp {
     fn drop(&mut self) {
-        if let Some(place) = self.inner.lock_places().get_mut(self.place) {
-            (place.tunnel, place.remote) = (None, None);
-        }
+        self.inner.places.show(self.place, None, None);
         self.inner.update(|state| state.tunnels_up -= 1);
     }
 }

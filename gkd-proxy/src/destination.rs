@@ -8,10 +8,17 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | kind: 1 TCP; kept for later versions: 2 UDP, 3 a registered listener, 4 control |
+//! | 1 | kind: 1 TCP, 4 control; kept for later versions: 2 UDP, 3 a registered listener |
+//!
+//! Behind the kind TCP:
+//!
+//! | bytes | what |
+//! |---|---|
 //! | 1 | host: 1 IPv4 address, 2 IPv6 address, 3 name |
 //! | 4, 16, or 1 + n | the address; or the name's length and the name |
 //! | 2 | port, most significant byte first |
+//!
+//! Behind the kind control, one byte: what of the other end itself is asked for; 1 to [measure](crate::measure).
 //!
 //! Nothing follows. An end that meets a kind or a form that it does not know refuses the connection.
 
@@ -34,6 +41,16 @@ pub const MAX_NAME: usize = 253;
 pub enum Destination {
     /// A TCP connection to a host's port.
     Tcp(Target),
+    /// The other end itself.
+    Control(Control),
+}
+
+/// What of the other end itself is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Control {
+    /// To send, swallow or echo bytes, so that the way to it can be [measured](crate::measure).
+    Measure,
 }
 
 /// A host and its port. Ports are those of the wire: 0 is refused, for nothing listens there.
@@ -67,6 +84,9 @@ pub enum DestinationError {
     /// A kind that this version does not offer.
     #[error("the destination is of kind {0}, which this version does not offer")]
     UnknownKind(u8),
+    /// Something of this end itself that this version does not have.
+    #[error("control {0} is asked for, which this version does not offer")]
+    UnknownControl(u8),
     /// A form of host that this version does not know.
     #[error("the destination's host is of form {0}, which this version does not know")]
     UnknownHost(u8),
@@ -87,9 +107,15 @@ pub enum DestinationError {
     NotHostPort(Box<str>),
 }
 
-/// Numbers of the kinds. Those above [`TCP`](kind::TCP) are kept for later versions.
+/// Numbers of the kinds. Those between are kept for later versions.
 mod kind {
     pub(super) const TCP: u8 = 1;
+    pub(super) const CONTROL: u8 = 4;
+}
+
+/// Numbers of what of the other end itself is asked for.
+mod control {
+    pub(super) const MEASURE: u8 = 1;
 }
 
 /// Numbers of the forms of a host.
@@ -102,24 +128,31 @@ mod form {
 impl Destination {
     /// The bytes for a Connect.
     pub fn encode(&self) -> Bytes {
-        let Self::Tcp(target) = self;
         // Kind, form, length, name, port: at most 258 bytes.
         let mut out = BytesMut::with_capacity(32);
-        out.put_u8(kind::TCP);
-        target.encode(&mut out);
+        match self {
+            Self::Tcp(target) => {
+                out.put_u8(kind::TCP);
+                target.encode(&mut out);
+            }
+            Self::Control(Control::Measure) => out.put_slice(&[kind::CONTROL, control::MEASURE]),
+        }
         debug_assert!(out.len() <= MAX_DESTINATION, "a name is bounded");
         out.freeze()
     }
 
     /// The destination that bytes of a Connect name.
     pub fn decode(mut bytes: &[u8]) -> Result<Self, DestinationError> {
-        match bytes.try_get_u8().map_err(|_| DestinationError::Malformed)? {
-            kind::TCP => {
-                let target = Target::decode(&mut bytes)?;
-                if bytes.is_empty() { Ok(Self::Tcp(target)) } else { Err(DestinationError::Malformed) }
-            }
-            other => Err(DestinationError::UnknownKind(other)),
-        }
+        let malformed = |_| DestinationError::Malformed;
+        let destination = match bytes.try_get_u8().map_err(malformed)? {
+            kind::TCP => Self::Tcp(Target::decode(&mut bytes)?),
+            kind::CONTROL => match bytes.try_get_u8().map_err(malformed)? {
+                control::MEASURE => Self::Control(Control::Measure),
+                other => return Err(DestinationError::UnknownControl(other)),
+            },
+            other => return Err(DestinationError::UnknownKind(other)),
+        };
+        if bytes.is_empty() { Ok(destination) } else { Err(DestinationError::Malformed) }
     }
 }
 
@@ -264,8 +297,10 @@ impl fmt::Display for Target {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Tcp(target) = self;
-        target.fmt(f)
+        match self {
+            Self::Tcp(target) => target.fmt(f),
+            Self::Control(Control::Measure) => f.write_str("a measurement"),
+        }
     }
 }
 
@@ -298,12 +333,18 @@ mod tests {
     fn the_bytes_are_those_of_the_table() {
         assert_eq!(&tcp("1.2.3.4:258").encode()[..], [1, 1, 1, 2, 3, 4, 1, 2]);
         assert_eq!(&tcp("ab:1").encode()[..], [1, 3, 2, b'a', b'b', 0, 1]);
+        let measure = Destination::Control(Control::Measure);
+        assert_eq!(&measure.encode()[..], [4, 1]);
+        assert_eq!(Destination::decode(&[4, 1]), Ok(measure));
     }
 
     #[test]
     fn what_is_not_a_destination_is_refused() {
         for (bytes, error) in [
             (&[2, 1, 1, 2, 3, 4, 1, 2][..], DestinationError::UnknownKind(2)),
+            (&[4, 2], DestinationError::UnknownControl(2)),
+            (&[4], DestinationError::Malformed),
+            (&[4, 1, 0], DestinationError::Malformed),
             (&[1, 9, 1, 2, 3, 4, 1, 2], DestinationError::UnknownHost(9)),
             (&[1, 1, 1, 2, 3, 4, 0, 0], DestinationError::PortZero),
             (&[1, 3, 0, 0, 1], DestinationError::EmptyName),

@@ -13,8 +13,9 @@ use gkd_core::seldom::Seldom;
 use tokio::sync::watch;
 
 use crate::connection::VirtualConnection;
-use crate::destination::{Destination, DestinationError};
+use crate::destination::{Control, Destination, DestinationError};
 use crate::dial::{DialFailure, Dialer};
+use crate::measure::{MeasureError, Measuring};
 use crate::relay::{RelayConfig, Relayed, relay};
 use crate::rules::{Denial, Rules};
 
@@ -25,6 +26,8 @@ pub struct Exit {
     rules: watch::Sender<Arc<Rules>>,
     relay: RelayConfig,
     limit: Option<Arc<FairLimit>>,
+    /// None where nobody may measure.
+    measuring: Option<Measuring>,
     failures: Seldom,
 }
 
@@ -47,6 +50,12 @@ pub enum ExitError {
     /// The rules in force came to forbid it while it ran.
     #[error("{0} was reset: the rules do not allow it any more ({1})")]
     Forbidden(Destination, Denial),
+    /// Measuring is switched off here.
+    #[error("a measurement was refused: it is switched off here, `bench` in server.toml would permit it")]
+    NotMeasured,
+    /// A measurement was asked for in a wrong way.
+    #[error("a measurement was refused: {0}")]
+    Measure(#[from] MeasureError),
     /// The other end gave it up before its destination was reached.
     #[error("{0} was given up by the other end")]
     GivenUp(Destination),
@@ -56,12 +65,18 @@ impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
         let rules = watch::Sender::new(dialer.rules().clone());
-        Self { dialer, rules, relay, limit: None, failures: Seldom::default() }
+        Self { dialer, rules, relay, limit: None, measuring: None, failures: Seldom::default() }
     }
 
     /// The same with a bound on destinations, which other exits may share.
     pub fn within(mut self, limit: Arc<FairLimit>) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// The same, which lets peers [measure](crate::measure) the way to this end, or does not; it does not by default.
+    pub fn measured(mut self, on: bool) -> Self {
+        self.measuring = on.then(Measuring::new);
         self
     }
 
@@ -90,7 +105,11 @@ impl Exit {
                 return Err(error.into());
             }
         };
-        let Destination::Tcp(target) = &destination;
+        let target = match &destination {
+            Destination::Tcp(target) => target,
+            // In a box: relays, of which there are many, do not carry the room for it.
+            Destination::Control(Control::Measure) => return Box::pin(self.measure(connection)).await,
+        };
         let peer = connection.peer();
         let Ok(_place) = self.place(peer) else {
             connection.confirm(Err(DialError::Busy));
@@ -129,6 +148,28 @@ impl Exit {
         }
     }
 
+    /// Takes no socket, but this machine's time: so each counts as a destination too.
+    async fn measure<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
+        let Some(measuring) = &self.measuring else {
+            connection.confirm(Err(DialError::Denied));
+            return Err(ExitError::NotMeasured);
+        };
+        let peer = connection.peer();
+        let (Ok(_place), Some(_measured)) = (self.place(peer), measuring.place(peer)) else {
+            connection.confirm(Err(DialError::Busy));
+            return Err(MeasureError::Busy.into());
+        };
+        connection.confirm(Ok(()));
+        let served = measuring.serve(connection).await?;
+        tracing::debug!(
+            "a measurement: {} bytes sent, {} received, {:?}",
+            served.up,
+            served.down,
+            served.end
+        );
+        Ok(served)
+    }
+
     /// Room for one more destination of this peer; nothing to hold where there is no bound.
     fn place(&self, peer: PeerId) -> Result<Option<FairPlace>, NoRoom> {
         self.limit.as_ref().map(|limit| limit.take(peer).ok_or(NoRoom)).transpose()
@@ -137,6 +178,7 @@ impl Exit {
     fn complain(&self, error: &ExitError) {
         let kind = match error {
             ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
+            ExitError::NotMeasured | ExitError::Measure(_) => error.to_string(),
             ExitError::Dial(destination, _) => destination.to_string(),
             // One line for all of them.
             ExitError::Busy(_) => "busy".to_owned(),

@@ -12,12 +12,14 @@
 //! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
+//! | [`measure`], [`content`] | sending, swallowing and echoing, so that the way can be measured |
 //! | [`program`] | what the programs have in common: log, signals, how they end |
 
 #![forbid(unsafe_code)]
 
 mod accept;
 pub mod connection;
+pub mod content;
 pub mod credentials;
 pub mod destination;
 pub mod dial;
@@ -26,6 +28,7 @@ mod http_proxy;
 pub mod listen;
 pub mod listener;
 mod lookups;
+pub mod measure;
 mod mixed;
 mod outlet;
 pub mod program;

@@ -53,9 +53,10 @@ impl Access {
     pub(crate) fn new(config: &Config, always: Vec<IpNet>, own: Vec<IpAddr>, destinations: usize) -> Self {
         let reach = Reach { always, allow: config.allow.clone(), own };
         let dialer = Dialer::new(reach.rules()).with_timeout(config.timeouts.dial);
+        let exit = Exit::new(dialer, config.timeouts.relay()).within(FairLimit::new(destinations));
         Self {
             users: RwLock::new(Arc::new(by_key(&config.users))),
-            exit: Arc::new(Exit::new(dialer, config.timeouts.relay()).within(FairLimit::new(destinations))),
+            exit: Arc::new(exit.measured(config.bench)),
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
         }

@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) congestion: Congestion,
     /// Whether the unencrypted carrier is taken.
     pub(crate) plain: bool,
+    /// Whether users may measure the way to this server.
+    pub(crate) bench: bool,
     /// Bounds.
     pub(crate) limits: Limits,
     /// How long is waited for what.
@@ -95,6 +97,7 @@ struct Written {
     allow: Vec<Spanned<String>>,
     congestion: Option<Spanned<String>>,
     plain: bool,
+    bench: Option<bool>,
     limits: WrittenLimits,
     timeouts: BTreeMap<Spanned<String>, Spanned<String>>,
     user: Vec<WrittenUser>,
@@ -209,6 +212,7 @@ impl Judge<'_> {
             allow: written.allow.iter().filter_map(|one| self.judged(one, parse_range)).collect(),
             congestion: written.congestion.as_ref().and_then(|one| self.value(one)).unwrap_or_default(),
             plain: written.plain,
+            bench: written.bench.unwrap_or(true),
             limits: self.limits(&written.limits),
             timeouts: self.timeouts(&written.timeouts),
             users: self.users(&written.user),

@@ -89,6 +89,7 @@ impl Running {
             ("public", config.public == self.config.public),
             ("congestion", config.congestion == self.config.congestion),
             ("plain", config.plain == self.config.plain),
+            ("bench", config.bench == self.config.bench),
             ("limits", config.limits == self.config.limits),
             ("timeouts", config.timeouts == self.config.timeouts),
         ] {

@@ -15,6 +15,7 @@ mod floods;
 mod half_open;
 mod identity;
 mod logs;
+mod measured;
 mod neighbours;
 mod offered;
 mod origins;

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! links = ["gkd://KEY@server.example:9990"]   # or link_file = "laptop.link", beside this file
-//! tunnels = 4                                 # or "auto"
+//! tunnels = 4                                 # or "auto": 4 at first, and more as long as they bring something
 //! local = ["mixed://127.0.0.1:1080"]
 //! bind = ["eth0"]
 //! congestion = "auto"

@@ -134,9 +134,15 @@ fn unencrypted_tunnels_are_asked_for_by_name_and_told() {
 }
 
 #[test]
-fn auto_is_the_default_with_a_note() {
+fn auto_begins_with_the_default_and_stands_wherever_a_number_may() {
     let settings = load_file("tunnels = \"auto\"").unwrap();
-    assert_eq!((settings.tunnels, settings.notes.len()), (4, 1));
+    assert!(settings.auto && settings.tunnels == 4 && settings.notes.is_empty(), "{:?}", settings.notes);
+    let variable = || Environment::from([("GKD_TUNNELS", "auto")]);
+    let settings = load_with(Reach::default(), Listeners::default(), variable()).unwrap();
+    assert!(settings.auto && settings.tunnels == 4);
+    let reach = Reach { tunnels: Some("5".to_owned()), ..Reach::default() };
+    let settings = load_with(reach, Listeners::default(), variable()).unwrap();
+    assert!(!settings.auto && settings.tunnels == 5);
 }
 
 #[test]

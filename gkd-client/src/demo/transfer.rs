@@ -3,17 +3,17 @@
 //!
 //! The request is 16 bytes, two big-endian numbers; the answer is the content and 32 bytes of digest.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gkd_core::{Client, Connection, Server};
+use gkd_proxy::content::Content;
 use gkd_proxy::program::Failure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::content::{Content, DIGEST_LEN, Hasher, hex};
+use super::digest::{DIGEST_LEN, Hasher, hex};
 use super::line::Line;
-use super::progress::Progress;
+use crate::progress::{Progress, Size};
 
 /// How much content the server makes at a time; a multiple of eight.
 const PIECE: usize = 64 * 1024;
@@ -23,20 +23,6 @@ const READ: usize = 256 * 1024;
 
 /// No byte for so long means that the transfer hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A number of bytes, as people write it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Size(pub(super) u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            bytes @ 0..10_000 => write!(f, "{bytes} bytes"),
-            bytes @ 10_000..1_000_000 => write!(f, "{:.1} kB", bytes as f64 / 1e3),
-            bytes => write!(f, "{:.1} MB", bytes as f64 / 1e6),
-        }
-    }
-}
 
 /// What a transfer was like.
 #[derive(Debug)]

@@ -34,6 +34,7 @@ pub struct ClientBuilder {
     binds: Vec<Bind>,
     carrier: CarrierKind,
     tunnels: usize,
+    auto: bool,
     options: SocketOptions,
     session: SessionConfig,
     timeout: Duration,
@@ -50,6 +51,7 @@ impl Default for ClientBuilder {
             binds: Vec::new(),
             carrier: CarrierKind::Tls,
             tunnels: DEFAULT_TUNNELS,
+            auto: false,
             options: SocketOptions::default(),
             session: SessionConfig::default(),
             timeout: DIAL,
@@ -113,7 +115,16 @@ impl ClientBuilder {
         if !(1..=MAX_TUNNELS).contains(&tunnels) {
             self.mistake(&format!("{tunnels} tunnels per path: it has to be 1 to {MAX_TUNNELS}"));
         }
-        self.tunnels = tunnels;
+        (self.tunnels, self.auto) = (tunnels, false);
+        self
+    }
+
+    /// As many tunnels per path as bring something, 4 to 64: begins with four, tries half as many more while more waits
+    /// than they move, keeps those that raise goodput by half of what was added at least, and takes away what brings
+    /// nothing. A server that lets no more in is no failure. N tunnels take N shares of a full line, so whoever shares
+    /// it has less while more are tried.
+    pub fn auto_tunnels(mut self) -> Self {
+        (self.tunnels, self.auto) = (DEFAULT_TUNNELS, true);
         self
     }
 
@@ -171,9 +182,10 @@ impl ClientBuilder {
             timeout: self.timeout,
         };
         let mut session = self.session;
+        let most = if self.auto { MAX_TUNNELS } else { self.tunnels };
         // Room for those that are being replaced.
-        session.max_tunnels = session.max_tunnels.max(2 * paths.len() * self.tunnels);
-        Ok(Client::spawn(dialler, paths, self.tunnels, session.clamped(), runtime::handle()?))
+        session.max_tunnels = session.max_tunnels.max(2 * paths.len() * most);
+        Ok(Client::spawn(dialler, paths, self.tunnels, self.auto, session.clamped(), runtime::handle()?))
     }
 
     /// Starts to dial, and waits until a tunnel is up.

@@ -1,6 +1,8 @@
-//! One place for a tunnel: dials it, runs it, and when it ends dials it again, for ever.
+//! One place for a tunnel: dials it, runs it, and when it ends dials it again, for ever. While it is above what is wanted
+//! on its path it takes its tunnel away and rests.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gkd_proto::handshake::RejectCode;
@@ -8,7 +10,7 @@ use gkd_proto::id::TunnelId;
 use gkd_proto::session::DropReason;
 
 use super::dial::Up;
-use super::{ClientEvent, Inner, Path, TunnelDialError};
+use super::{ClientEvent, DEFAULT_TUNNELS, Inner, Path, TunnelDialError};
 use crate::backoff::Backoff;
 use crate::identity::new_seed;
 use crate::manager::TunnelManager;
@@ -35,9 +37,15 @@ impl Slot {
         let mut first = true;
         // Each round dials or waits, so this never spins: a dial that was good resets the wait only when
         // something arrived on its tunnel.
-        while let Some(manager) = self.inner.current() {
+        loop {
+            tokio::select! {
+                () = self.until_wanted(true) => {}
+                () = self.inner.stop.cancelled() => break,
+            }
+            let Some(manager) = self.inner.current() else { break };
             let dialled = tokio::select! {
                 dialled = self.inner.dialler.dial(&manager, &self.path, self.index) => dialled,
+                () = self.until_wanted(false) => continue,
                 () = self.inner.stop.cancelled() => break,
             };
             let wait = match dialled {
@@ -58,7 +66,15 @@ impl Slot {
         }
     }
 
-    /// Runs a tunnel until it ends, or until a fresh one takes its place.
+    /// Waits until this place is wanted, or is not.
+    async fn until_wanted(&self, wanted: bool) {
+        let mut watched = self.inner.places.watch();
+        // The sender lives as long as `self`.
+        watched.wait_for(|tunnels| (self.index < *tunnels) == wanted).await.ok();
+    }
+
+    /// Runs a tunnel until it ends, or until a fresh one takes its place. One that is not wanted any more goes when all
+    /// that it carried is settled.
     async fn run(&self, up: Up, backoff: &mut Backoff) -> Option<Up> {
         let (path, manager, handle) = (self.path.clone(), up.guard.manager.clone(), up.guard.handle.clone());
         let tunnel = handle.id;
@@ -68,8 +84,14 @@ impl Slot {
         let began = Instant::now();
         // In a task of its own: a panic in it ends this tunnel, and this place dials another.
         let mut running = self.inner.runtime.spawn(tunnel::run(up.guard, up.carrier, up.front));
+        let mut retired = false;
         let (end, fresh) = tokio::select! {
             end = &mut running => (end, None),
+            () = self.until_wanted(false) => {
+                retired = true;
+                manager.with(|state, now| state.session.retire_tunnel(now, tunnel));
+                (running.await, None)
+            }
             fresh = self.dial_beside(&manager, tunnel) => {
                 handle.give_up();
                 (running.await, Some(fresh))
@@ -90,7 +112,10 @@ impl Slot {
             Err(_) => "a fault of this program, please report it".to_owned(),
         };
         tracing::debug!(%path, %tunnel, %cause, "a tunnel ended");
-        self.inner.tell(ClientEvent::TunnelDown { path, tunnel, cause });
+        self.inner.tell(match retired {
+            true => ClientEvent::TunnelRetired { path, tunnel },
+            false => ClientEvent::TunnelDown { path, tunnel, cause },
+        });
         fresh
     }
 
@@ -134,12 +159,18 @@ impl Slot {
                 manager.with(|state, now| state.session.probe(now));
             }
         }
-        let refused = matches!(
-            &error, TunnelDialError::Rejected { reject, .. } if reject.code == RejectCode::UnknownUser
-        );
-        let again = if refused { backoff.slow_down() } else { backoff.next() };
-        let error = Arc::new(error);
+        let refused =
+            |code| matches!(&error, TunnelDialError::Rejected { reject, .. } if reject.code == code);
+        let again = if refused(RejectCode::UnknownUser) { backoff.slow_down() } else { backoff.next() };
         tracing::debug!(path = %self.path, %error, ?again, "a tunnel did not come up");
+        if self.inner.auto && self.index >= DEFAULT_TUNNELS {
+            // One more than there has to be: that there is no room for it is worth knowing, and no failure.
+            if refused(RejectCode::Busy) || matches!(error, TunnelDialError::Session(_)) {
+                self.inner.refused.store(true, Ordering::Relaxed);
+            }
+            return again;
+        }
+        let error = Arc::new(error);
         self.inner.update(|state| {
             state.failed_first += usize::from(first);
             state.failure = Some(error.clone());

@@ -15,7 +15,7 @@ use crate::manager::SessionEnd;
 pub struct ClientState {
     /// Tunnels that are up.
     pub tunnels_up: usize,
-    /// Tunnels that it is to have.
+    /// Tunnels that it is to have, which may change where their number is found while it runs.
     pub tunnels: usize,
     /// A tunnel was up at some time.
     pub was_up: bool,
@@ -46,6 +46,18 @@ pub enum ClientEvent {
         tunnel: TunnelId,
         /// Why, in words.
         cause: String,
+    },
+    /// Another number of tunnels is to be up from now on, on all paths together.
+    Wanted {
+        /// So many.
+        tunnels: usize,
+    },
+    /// A tunnel was taken away that is not wanted any more; nothing was lost by it.
+    TunnelRetired {
+        /// Over which path.
+        path: Arc<Path>,
+        /// Which.
+        tunnel: TunnelId,
     },
     /// A tunnel did not come up.
     DialFailed {

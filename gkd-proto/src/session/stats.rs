@@ -37,6 +37,8 @@ pub struct SessionStats {
     pub tunnels_lost: u64,
     /// Bytes accepted from programs and not sent yet.
     pub queued: u64,
+    /// Something waits for a tunnel to take it, and has the credit to be sent.
+    pub backlog: bool,
     /// Bytes sent and not acknowledged.
     pub in_flight: u64,
     /// Charge that was received and not read.
@@ -122,6 +124,7 @@ impl Session {
             suspicions: counters.suspicions,
             tunnels_lost: counters.tunnels_lost,
             queued: self.queued,
+            backlog: self.schedule.has_data(),
             in_flight: self.held_bytes,
             unread: self.account.unread(),
             charged: self.send_credit.charged(),

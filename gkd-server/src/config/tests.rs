@@ -48,7 +48,7 @@ key = "{OTHER}"
     assert!(words.starts_with("line 20, column 8: "), "{words}");
 
     let config = Config::parse(&format!(
-        "listen = [\"[::]:9990-9992\"]\nallow = [\"192.168.1.1/24\"]\ncongestion = \"cubic\"\nplain = true\n\
+        "listen = [\"[::]:9990-9992\"]\nallow = [\"192.168.1.1/24\"]\ncongestion = \"cubic\"\nplain = true\nbench = false\n\
          [limits]\nsessions = 10\nconnections_per_session = 100\n\
          [[user]]\nname = \"alice\"\nkey = \"{KEY}\"\n[[user]]\nname = \"bob\"\nkey = \"{OTHER}\"\n"
     ))
@@ -56,7 +56,7 @@ key = "{OTHER}"
     assert_eq!(config.listen, ["[::]:9990-9992".parse().unwrap()]);
     assert_eq!(config.allow, ["192.168.1.0/24".parse().unwrap()]);
     assert_eq!(config.congestion, Congestion::Name("cubic".into()));
-    assert!(config.plain);
+    assert!(config.plain && !config.bench);
     assert_eq!((config.limits.sessions, config.limits.sessions_per_user), (10, 32));
     assert_eq!(config.session().max_connections, 100);
     assert_eq!(config.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["alice", "bob"]);
@@ -68,6 +68,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!((config.limits, config.timeouts), (Limits::default(), Timeouts::default()));
     assert!(config.listen.is_empty() && config.users.is_empty() && config.public.is_none() && !config.plain);
     assert_eq!(config.congestion, Congestion::Auto);
+    assert!(config.bench);
 }
 
 #[test]
