@@ -64,8 +64,11 @@ where
             }
             Ok(Step::Closed) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) => {
-                // An alert, which stands in front of everything else.
-                let _ = self::step(connection.process(incoming.given()), &mut outgoing.bytes);
+                // An alert, which stands in front of everything else. Where there is none, the library would look on
+                // for records from a place that may be behind what is left of them, and panic.
+                if connection.wants_write() {
+                    let _ = self::step(connection.process(incoming.given()), &mut outgoing.bytes);
+                }
                 // To who takes it at once.
                 futures::FutureExt::now_or_never(outgoing.write(io));
                 return Err(invalid(error));
@@ -144,7 +147,7 @@ struct Incoming {
     bytes: Vec<u8>,
     /// The library was given so many of them, and keeps them: a message that is in several records.
     given: usize,
-    /// Where the last record of these begins.
+    /// Where the record begins that is given next, or whose rest is.
     start: usize,
 }
 
@@ -164,9 +167,6 @@ impl Incoming {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        if self.given == self.end() {
-            self.start = self.given;
-        }
         while self.given == self.bytes.len() {
             outgoing.write(io).await;
             self.bytes.reserve(READ);
@@ -178,11 +178,16 @@ impl Incoming {
                 (Ok(_), failed) => outgoing.failed = failed,
             }
         }
-        self.given = self.end().min(self.bytes.len());
+        let end = self.end();
+        self.given = end.min(self.bytes.len());
+        if self.given == end {
+            // Told now: the library joins what it keeps of several records where their headers stood.
+            self.start = end;
+        }
         Ok(())
     }
 
-    /// Where the last record that was given ends, or its header while that is not there.
+    /// Where that record ends, or its header while that is not there.
     fn end(&self) -> usize {
         let record = &self.bytes[self.start..];
         self.start + record.first_chunk().map_or(record::HEADER, |header| record::length(*header))
