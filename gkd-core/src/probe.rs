@@ -8,10 +8,10 @@ use std::io;
 use std::sync::Arc;
 
 use gkd_proto::id::PeerId;
+use rustls::client::UnbufferedClientConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 
 use crate::carrier::tls::{self, AnyServer};
 use crate::identity::{self, SecretKey};
@@ -76,21 +76,18 @@ where
     tokio::time::timeout_at(deadline, ask(io)).await.unwrap_or(Err(ProbeError::Deadline))
 }
 
-async fn ask<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> Result<Probe, ProbeError> {
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut io: S) -> Result<Probe, ProbeError> {
     let other = |cause: &dyn std::fmt::Display| Ok(Probe::Other { cause: cause.to_string() });
     let config = tls::client_config(&SecretKey::generate(), Arc::new(AnyServer)).map_err(ProbeError::Tls)?;
     let name = tls::server_name(identity::new_session_id()).map_err(ProbeError::Tls)?;
-    let stream = match TlsConnector::from(Arc::new(config)).connect(name, io).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            return match tls::tls_cause(&error) {
-                Some(cause) => other(cause),
-                None if hung_up(&error) => other(&HUNG_UP),
-                None => Err(ProbeError::Io(error)),
-            };
-        }
-    };
-    let (_, connection) = stream.get_ref();
+    let mut connection = UnbufferedClientConnection::new(Arc::new(config), name).map_err(ProbeError::Tls)?;
+    if let Err(error) = tls::handshake(&mut connection, &mut io).await {
+        return match tls::tls_cause(&error) {
+            Some(cause) => other(cause),
+            None if hung_up(&error) => other(&HUNG_UP),
+            None => Err(ProbeError::Io(error)),
+        };
+    }
     if connection.alpn_protocol() != Some(tls::ALPN) {
         return other(&"it speaks TLS, but does not answer to the protocol's name");
     }

@@ -77,7 +77,7 @@ impl fmt::Display for CarrierKind {
 /// A byte stream to an end whose identity is known, ready for the `Hello`.
 ///
 /// Reads and writes are those of the layer below. Over TLS a write that is ready may leave bytes in the
-/// layer's own buffer (64 KiB at the most): they travel with the next write or with a flush, so flush before
+/// layer's own buffer (256 KiB at the most): they travel with the next write or with a flush, so flush before
 /// waiting. Both are cancellation safe as poll functions are: `Pending` changed nothing but the waker.
 pub struct Carrier {
     layer: Layer,
@@ -88,7 +88,7 @@ pub struct Carrier {
 
 enum Layer {
     Bare(Wire),
-    Tls(Box<tokio_rustls::TlsStream<Wire>>),
+    Tls(Box<tls::Stream>),
 }
 
 /// What a client signed along with its key on the unencrypted carrier, to be met by its `Hello`.
@@ -111,7 +111,7 @@ impl Carrier {
         Self { layer: Layer::Bare(wire), kind, peer, claim }
     }
 
-    fn tls(stream: tokio_rustls::TlsStream<Wire>, peer: PeerId) -> Self {
+    fn tls(stream: tls::Stream, peer: PeerId) -> Self {
         Self { layer: Layer::Tls(Box::new(stream)), kind: CarrierKind::Tls, peer, claim: None }
     }
 
@@ -158,7 +158,7 @@ impl Carrier {
     fn wire(&self) -> &Wire {
         match &self.layer {
             Layer::Bare(wire) => wire,
-            Layer::Tls(stream) => stream.get_ref().0,
+            Layer::Tls(stream) => stream.wire(),
         }
     }
 }

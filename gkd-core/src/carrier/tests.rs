@@ -1,7 +1,9 @@
 //! Both ends of each carrier, well-behaved and not.
 
 mod cut;
+mod records;
 mod strangers;
+mod tampered;
 
 use std::io::IoSlice;
 use std::time::Duration;

@@ -7,24 +7,32 @@
 //! the session id in 32 hex digits, so that a balancer can keep the tunnels of a session together; the `g`
 //! is there because an all-digit label is refused as a name.
 
+mod handshake;
+mod keys;
+mod reader;
+mod record;
+mod spare;
+mod stream;
 mod verify;
+mod writer;
 
 use std::io;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use gkd_proto::id::{PeerId, SessionId};
-use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, UnbufferedClientConnection};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
+use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, ClientConfig, ServerConfig};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::error::server_at;
 use super::{Carrier, CarrierError, MAX_HANDSHAKE_BYTES, Wire};
 use crate::identity::SecretKey;
+pub(crate) use handshake::run as handshake;
+pub(super) use stream::Stream;
 use verify::{AnyClient, WrongKey};
 pub(crate) use verify::{AnyServer, ExpectedServer, key_of};
 
@@ -49,20 +57,19 @@ pub async fn connect(
     let config = client_config(key, Arc::new(ExpectedServer(server)))?;
     let name = server_name(session)?;
     wire.allow(Some(MAX_HANDSHAKE_BYTES));
-    let connector = TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(name, wire).await.map_err(|error| dialled(error, at.clone()))?;
-    let (wire, connection) = stream.get_mut();
+    let mut connection = UnbufferedClientConnection::new(Arc::new(config), name)?;
+    let behind = handshake(&mut connection, &mut wire).await.map_err(|error| dialled(error, at.clone()))?;
     wire.allow(None);
     if connection.alpn_protocol() != Some(ALPN) {
         let cause = "it speaks TLS, but does not answer to the protocol's name".to_owned();
         return Err(CarrierError::NotGkd { server: at, cause });
     }
-    Ok(Carrier::tls(stream.into(), server))
+    Ok(Carrier::tls(Stream::of_client(wire, connection, behind)?, server))
 }
 
 /// Server: takes TLS clients. Cheap to clone.
 #[derive(Clone)]
-pub struct Acceptor(TlsAcceptor);
+pub struct Acceptor(Arc<ServerConfig>);
 
 impl Acceptor {
     /// Takes clients as the server with this key.
@@ -70,16 +77,7 @@ impl Acceptor {
     /// # Errors
     /// [`CarrierError::Tls`], if the TLS library refuses the key; it does not.
     pub fn new(key: &SecretKey) -> Result<Self, CarrierError> {
-        let resolver = AlwaysResolvesServerRawPublicKeys::new(certified(key)?);
-        let mut config = ServerConfig::builder_with_provider(crypto())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(AnyClient))
-            .with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.send_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self(Arc::new(server_config(key)?)))
     }
 
     /// Runs the handshake over `io`; the carrier's [`peer`](Carrier::peer) is the key that the client proved.
@@ -96,9 +94,9 @@ impl Acceptor {
     }
 
     /// As [`accept`](Self::accept), with the allowance for reading as it is.
-    pub(super) async fn accept_wire(&self, wire: Wire) -> Result<Carrier, CarrierError> {
-        let mut stream = self.0.accept(wire).await.map_err(accepted)?;
-        let (wire, connection) = stream.get_mut();
+    pub(super) async fn accept_wire(&self, mut wire: Wire) -> Result<Carrier, CarrierError> {
+        let mut connection = UnbufferedServerConnection::new(self.0.clone())?;
+        let behind = handshake(&mut connection, &mut wire).await.map_err(accepted)?;
         wire.allow(None);
         // The library refuses other names, but lets pass who offers none.
         if connection.alpn_protocol() != Some(ALPN) {
@@ -107,7 +105,7 @@ impl Acceptor {
         let chain = connection.peer_certificates().unwrap_or_default();
         let key = chain.first().ok_or(rustls::Error::NoCertificatesPresented)?;
         let peer = key_of(key)?;
-        Ok(Carrier::tls(stream.into(), peer))
+        Ok(Carrier::tls(Stream::of_server(wire, connection, behind)?, peer))
     }
 }
 
@@ -115,6 +113,21 @@ impl std::fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("tls::Acceptor")
     }
+}
+
+/// A server's side of TLS with this key.
+pub(super) fn server_config(key: &SecretKey) -> Result<ServerConfig, rustls::Error> {
+    let resolver = AlwaysResolvesServerRawPublicKeys::new(certified(key)?);
+    let mut config = ServerConfig::builder_with_provider(crypto())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(AnyClient))
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.enable_secret_extraction = true;
+    Ok(config)
 }
 
 /// A client's side of TLS with this key; `verifier` says which servers it takes.
@@ -131,6 +144,7 @@ pub(crate) fn client_config(
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 

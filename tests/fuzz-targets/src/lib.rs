@@ -13,6 +13,7 @@ mod http;
 mod input;
 mod link;
 mod programs;
+mod records;
 mod session;
 mod socks;
 mod words;
@@ -22,6 +23,7 @@ pub use codec::codec;
 pub use handshake::handshake;
 pub use http::http;
 pub use link::link;
+pub use records::records;
 pub use session::session;
 pub use socks::socks;
 pub use words::words;
@@ -30,12 +32,13 @@ pub use words::words;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("carrier", carrier),
     ("codec", codec),
     ("handshake", handshake),
     ("http", http),
     ("link", link),
+    ("records", records),
     ("session", session),
     ("socks", socks),
     ("words", words),

@@ -212,6 +212,23 @@ async fn who_sends_for_ever_before_a_key_is_cut_off() {
     }
 }
 
+/// The library joins the parts of a message where the headers of their records stood.
+#[tokio::test(start_paused = true)]
+async fn a_client_hello_that_is_long_and_in_several_records_is_waited_for() {
+    let record = |first: bool| {
+        let mut record = vec![0x16, 3, 1, 0x10, 0];
+        record.extend(if first { [1, 0, 0xff, 0xff] } else { [0; 4] });
+        record.resize(5 + 0x1000, 0);
+        record
+    };
+    let (mut near, far) = duplex(1 << 16);
+    for index in 0..3 {
+        near.write_all(&record(index == 0)).await.unwrap();
+    }
+    let result = acceptor().accept(Wire::brought(far), in_ten_seconds()).await;
+    assert!(matches!(result, Err(CarrierError::Deadline)), "{result:?}");
+}
+
 async fn client_hello() -> Vec<u8> {
     let (near, mut far) = duplex(8192);
     let key = client_key();
