@@ -36,6 +36,7 @@
 //! drives; a destination is a string of bytes to it.
 
 mod backoff;
+pub mod buffers;
 pub mod carrier;
 mod client;
 mod connection;

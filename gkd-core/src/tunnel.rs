@@ -18,22 +18,24 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use gkd_proto::Transmit;
 use gkd_proto::error::{Scope, TunnelError};
-use gkd_proto::packet::CloseCode;
+use gkd_proto::packet::{CloseCode, Header};
 use gkd_proto::session::DropReason;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
+use crate::buffers::{self, Busy};
 use crate::carrier::Carrier;
 use crate::manager::{TunnelGuard, TunnelHandle, TunnelManager};
 
 /// The smallest and the largest read. Small ones keep an idle tunnel cheap, large ones save system calls and
 /// locks on a busy one.
-const READ: std::ops::RangeInclusive<usize> = 4 * 1024..=256 * 1024;
+const READ: std::ops::RangeInclusive<usize> = 4 * 1024..=buffers::LARGEST;
 
 /// The least and the most that is asked of the session at a time. Over TLS a batch is a record, of which the other end
-/// has nothing before it has all.
-const ROOM: std::ops::RangeInclusive<usize> = 4 * 1024..=256 * 1024;
+/// has nothing before it has all. A tunnel that carries more than the most in [`ROOM_TIME`] is one of a local network, where
+/// waking up is what costs.
+const ROOM: std::ops::RangeInclusive<usize> = 4 * 1024..=1024 * 1024;
 
 /// The least of `TCP_NOTSENT_LOWAT`: a slow tunnel's socket does not run dry while a busy machine is late.
 const LEAST_LOW_WATER: usize = 16 * 1024;
@@ -148,6 +150,8 @@ struct Tunnel {
     room: usize,
     /// Set while bytes move.
     tick: Option<Pin<Box<Sleep>>>,
+    /// Likewise: buffers are used again.
+    busy: Option<Busy>,
     /// Bytes moved since the last tick.
     moved: bool,
     /// What `TCP_NOTSENT_LOWAT` was last set to.
@@ -173,6 +177,7 @@ impl Tunnel {
             flush: false,
             room: FIRST_ROOM,
             tick: None,
+            busy: None,
             moved: false,
             low_water: 0,
             over: false,
@@ -259,7 +264,7 @@ impl Tunnel {
             return Poll::Ready(Ok(count));
         }
         self.make_room();
-        let room = self.want.min(self.buf.capacity() - self.buf.len());
+        let room = self.whole_packets(self.want.min(self.buf.capacity() - self.buf.len()));
         let mut limited = (&mut self.buf).limit(room);
         let count = ready!(poll_read_buf(Pin::new(&mut self.carrier), cx, &mut limited))?;
         self.size_next_read(count, room);
@@ -277,10 +282,20 @@ impl Tunnel {
         let whole = self.want.max(self.buf.len() + *READ.start());
         // The same memory again if nobody holds any of it, else other.
         if !self.buf.try_reclaim(whole - self.buf.len()) {
-            let rest = std::mem::replace(&mut self.buf, BytesMut::with_capacity(whole));
+            let rest = std::mem::replace(&mut self.buf, buffers::take(whole));
             self.buf.extend_from_slice(&rest);
+            buffers::give_back(rest, self.allocated);
         }
         self.allocated = self.buf.capacity();
+    }
+
+    /// So much less than `room` that the read ends where a packet does, if those that come are as large as the one of which
+    /// the last read left a part: such a part is copied when the next buffer is begun.
+    fn whole_packets(&self, room: usize) -> usize {
+        let Ok(Some(header)) = Header::peek(&self.buf) else { return room };
+        let size = header.len + header.body;
+        let missing = size.saturating_sub(self.buf.len());
+        if room > missing { room - (room - missing) % size } else { room }
     }
 
     /// A read that came full asks for twice as much next time, one that stayed below a quarter for half.
@@ -375,6 +390,7 @@ impl Tunnel {
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
         if self.tick.is_none() && self.moved {
             self.tick = Some(Box::pin(tokio::time::sleep(TICK)));
+            self.busy = Some(Busy::new());
             self.sample();
             self.moved = false;
         }
@@ -388,8 +404,10 @@ impl Tunnel {
             // Registers the waker; a tick that is due already comes with the next turn.
             let _ = tick.as_mut().poll(cx);
             self.sample();
+            self.busy.iter().for_each(Busy::release_unused);
         } else {
             self.tick = None;
+            self.busy = None;
             self.want = *READ.start();
             // What of a packet is here waits without the room that was there for more.
             self.buf = BytesMut::from(&self.buf[..]);

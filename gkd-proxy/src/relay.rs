@@ -6,16 +6,19 @@
 //!
 //! A half that waits holds no buffer: one is taken when the socket is readable, and handed on without a copy.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use gkd_core::buffers;
 use gkd_core::proto::packet::{FULL_PAYLOAD, ResetCode};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 use tokio::sync::Notify;
@@ -26,8 +29,8 @@ use tokio_util::io::poll_read_buf;
 use crate::connection::{self, VirtualConnection};
 use crate::socket;
 
-/// The first read of a socket, and the least: what a keystroke or a request fills.
-const MIN_READ: usize = 4 * 1024;
+/// The first read of a socket, and the least: what a keystroke or a request fills. It goes by way of the stack.
+const MIN_READ: usize = 16 * 1024;
 
 /// The largest read, which a socket that fills its reads comes to. Larger ones save no time any more. A whole number
 /// of full packets, so that none is put together from what is left of two reads.
@@ -38,6 +41,11 @@ const MAX_BATCH: usize = MAX_READ;
 
 /// The most pieces that one write to a socket gathers.
 const MAX_SLICES: usize = 64;
+
+thread_local! {
+    /// The row of the last batch that was written, so that the next one allocates none.
+    static SPARE: Cell<Vec<Bytes>> = const { Cell::new(Vec::new()) };
+}
 
 /// How a relay behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +147,7 @@ impl<C: VirtualConnection> Relay<'_, C> {
                 break;
             }
             size = next_size(size, read.len());
-            self.send(without_waste(read), &mut reset).await?;
+            self.send(read, &mut reset).await?;
         }
         self.up_ended.store(true, Ordering::Relaxed);
         self.half_closed.notify_one();
@@ -172,9 +180,8 @@ impl<C: VirtualConnection> Relay<'_, C> {
     async fn downward(&self) -> Result<(), End> {
         loop {
             consume_budget().await;
-            let mut batch = Vec::new();
-            let count = poll_fn(|cx| self.connection.poll_read_batch(cx, MAX_BATCH, &mut batch)).await;
-            if count.map_err(End::Connection)? == 0 {
+            let batch = poll_fn(|cx| poll_read_batch(self.connection, cx)).await.map_err(End::Connection)?;
+            if batch.is_empty() {
                 break;
             }
             self.write(batch).await.map_err(End::Socket)?;
@@ -197,6 +204,8 @@ impl<C: VirtualConnection> Relay<'_, C> {
                 Err(error) => return Err(error),
             }
         }
+        batch.clear();
+        SPARE.set(batch);
         Ok(())
     }
 
@@ -270,23 +279,55 @@ impl<C: VirtualConnection> Drop for Relay<'_, C> {
 
 /// Waits until the socket is readable, and only then takes a buffer of so many bytes; empty at the end. By the half's
 /// own read, which after one that was not full waits without trying once more.
-fn poll_read(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<BytesMut>> {
+fn poll_read(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Bytes>> {
     ready!(reader.as_ref().poll_read_ready(cx))?;
-    let mut buffer = BytesMut::with_capacity(size);
-    ready!(poll_read_buf(Pin::new(reader), cx, &mut buffer))?;
-    Poll::Ready(Ok(buffer))
+    if size == MIN_READ {
+        return poll_read_little(reader, cx);
+    }
+    let mut buffer = buffers::take(size);
+    let whole = buffer.capacity();
+    let result = poll_read_buf(Pin::new(reader), cx, &mut (&mut buffer).limit(size));
+    let read = without_waste(&mut buffer);
+    buffers::give_back(buffer, whole);
+    result.map_ok(|_| read)
+}
+
+/// A copy of what is read, for most of what is so little comes alone.
+fn poll_read_little(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut little = [MaybeUninit::uninit(); MIN_READ];
+    let mut little = ReadBuf::uninit(&mut little);
+    ready!(Pin::new(reader).poll_read(cx, &mut little))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(little.filled())))
 }
 
 /// What was read, in a buffer of which it fills half at least: bytes may wait for long, and must not keep a
 /// large buffer alive for a keystroke.
-fn without_waste(buffer: BytesMut) -> Bytes {
-    if buffer.len() * 2 < buffer.capacity() { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() }
+fn without_waste(buffer: &mut BytesMut) -> Bytes {
+    if buffer.len() * 2 < buffer.capacity() {
+        Bytes::copy_from_slice(buffer)
+    } else {
+        buffer.split().freeze()
+    }
 }
 
-/// How much to read next: twice as much after a full read, half as much after one that filled a quarter.
+/// What the connection has, in a row that stands ready; empty at the end. While it has nothing the row goes back.
+fn poll_read_batch(
+    connection: &impl VirtualConnection,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Vec<Bytes>>> {
+    let mut batch = SPARE.take();
+    let read = connection.poll_read_batch(cx, MAX_BATCH, &mut batch);
+    if read.is_pending() {
+        SPARE.set(batch);
+        return Poll::Pending;
+    }
+    read.map_ok(|_| batch)
+}
+
+/// How much to read next: four times as much after a full read, half as much after one that filled a quarter.
 fn next_size(size: usize, read: usize) -> usize {
     if read >= size {
-        (size * 2).min(MAX_READ)
+        (size * 4).min(MAX_READ)
     } else if read <= size / 4 {
         (size / 2).max(MIN_READ)
     } else {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gkd_proto::SessionConfig;
 use gkd_proto::budget::Reservation;
 use gkd_proto::handshake::{Hello, Parameters, VERSION};
-use gkd_proto::id::{PeerId, SessionId, Side, TunnelId};
-use gkd_proto::packet::Packet;
+use gkd_proto::id::{ConnectionId, PacketNumber, PeerId, SessionId, Side, TunnelId};
+use gkd_proto::packet::{Data, Packet};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
 use super::*;
@@ -115,16 +115,43 @@ fn what_the_session_takes_long_over_is_read_in_small_parts() {
     assert_eq!(want, *READ.start());
 }
 
-#[tokio::test]
-async fn a_packet_that_never_comes_whole_holds_no_large_buffer() {
+/// A tunnel that is up, not polled yet, and the stream at its other end.
+fn tunnel() -> (TunnelGuard, Tunnel, DuplexStream) {
     let (config, accepted, runtime) = (Arc::default(), Arc::default(), tokio::runtime::Handle::current());
     let (id, nobody) = (SessionId([1; 16]), PeerId([0; 32]));
     let memory = Reservation::default();
     let manager = TunnelManager::spawn(config, Side::Server, id, nobody, memory, accepted, runtime);
     let (_, handle) = manager.add_accepted(&hello(), false, None).unwrap();
     let guard = manager.guard(handle);
-    let (mut near, far) = duplex(1024 * 1024);
-    let mut tunnel = Tunnel::new(&guard, Carrier::brought(far, nobody), BytesMut::new());
+    let (near, far) = duplex(1024 * 1024);
+    let tunnel = Tunnel::new(&guard, Carrier::brought(far, nobody), BytesMut::new());
+    (guard, tunnel, near)
+}
+
+#[tokio::test]
+async fn a_read_behind_a_part_of_a_packet_ends_with_a_packet_like_it() {
+    let (_guard, mut tunnel, _near) = tunnel();
+    assert_eq!(tunnel.whole_packets(1000), 1000, "nothing is known");
+    let data = Data { connection: ConnectionId(2), number: PacketNumber(0), payload: vec![1; 10_000].into() };
+    let mut packet = BytesMut::new();
+    Packet::Data(data).encode(&mut packet);
+    let size = packet.len();
+    // The first byte is the type alone.
+    tunnel.buf = BytesMut::from(&packet[..1]);
+    assert_eq!(tunnel.whole_packets(1000), 1000, "its length is not known");
+    for part in [5, 6_000, size - 1] {
+        tunnel.buf = BytesMut::from(&packet[..part]);
+        let missing = size - part;
+        assert_eq!(tunnel.whole_packets(missing + 3 * size), missing + 3 * size);
+        assert_eq!(tunnel.whole_packets(missing + 3 * size - 1), missing + 2 * size);
+        assert_eq!(tunnel.whole_packets(missing), missing);
+        assert_eq!(tunnel.whole_packets(missing - 1), missing - 1, "more is not there to be read into");
+    }
+}
+
+#[tokio::test]
+async fn a_packet_that_never_comes_whole_holds_no_large_buffer() {
+    let (_guard, mut tunnel, mut near) = tunnel();
     // Enough of what is passed over to be read in large parts, and the first byte of one packet more.
     let mut sent = BytesMut::new();
     (0..200_000).for_each(|_| Packet::Unknown(0x0f).encode(&mut sent));

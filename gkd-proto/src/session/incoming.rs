@@ -33,9 +33,8 @@ impl Session {
     /// Bytes arrived on `tunnel`: takes every whole packet from the front of `buf` and leaves the rest, which
     /// belongs before the next bytes of the same tunnel.
     ///
-    /// Payloads are kept as slices of `buf`'s memory. When less than half of that memory is kept they are
-    /// copied out, so that a driver that calls [`BytesMut::reserve`] before every read gets it back, and so is
-    /// always what is small beside it.
+    /// Payloads are kept as slices of `buf`'s memory, but for what is small beside it, which is copied out. A driver
+    /// that calls [`BytesMut::try_reclaim`] before a read has the memory back if none is kept.
     ///
     /// # Errors
     /// With [`Scope::Tunnel`](crate::error::Scope), close the carrier and call
@@ -100,22 +99,13 @@ impl Session {
         }
     }
 
-    /// Copies out what this turn kept of a read buffer of so many bytes: all of it if it is less than half, so that
-    /// the buffer is free again; else what is small beside it, which could hold all of it for a small charge when
-    /// the rest was read.
+    /// Copies out what of this turn is small beside its read buffer of so many bytes, all of which it would hold for a
+    /// small charge when the rest was read.
     fn copy_out(&mut self, memory: usize) {
-        let mut taken = std::mem::take(&mut self.taken);
+        let least = memory / if self.account.is_behind() { PINNED_BEHIND } else { PINNED };
         // What was granted for it, which pays for what stands beside a payload too.
         let size = |held: &Bytes| charge(held.len()) as usize;
-        let kept = |session: &mut Self, (id, number)| {
-            session.connections.get_mut(&id).and_then(|c| c.receive.held_mut(number).map(|held| size(held)))
-        };
-        let total: usize = taken.iter().filter_map(|key| kept(self, *key)).sum();
-        let least = match 2 * total < memory {
-            true => usize::MAX,
-            false if self.account.is_behind() => memory / PINNED_BEHIND,
-            false => memory / PINNED,
-        };
+        let mut taken = std::mem::take(&mut self.taken);
         for (id, number) in taken.drain(..) {
             let connection = self.connections.get_mut(&id);
             if let Some(held) = connection.and_then(|connection| connection.receive.held_mut(number))

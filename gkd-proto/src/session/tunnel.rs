@@ -21,6 +21,9 @@ const MIN_ACK_DELAY: Duration = Duration::from_millis(5);
 /// So many bytes are acknowledged together, or what the tunnel carries in [`ACK_SPAN`] if that is more.
 const ACK_BYTES: u64 = 64 * 1024;
 const ACK_SPAN: Duration = Duration::from_millis(2);
+/// … but no more than this, so that what a sender keeps for a fast line stays where the processor has it at hand: its
+/// caches hold some MB.
+const MOST_ACK_BYTES: u64 = 512 * 1024;
 
 /// What a tunnel may hold unacknowledged before its rate is known, and at the least, in bytes.
 const MIN_IN_FLIGHT: u64 = 64 * 1024;
@@ -267,7 +270,7 @@ impl Tunnel {
             return MIN_IN_FLIGHT;
         };
         // The other end acknowledges by this end's rules.
-        let gathered = Duration::from_secs_f64(ACK_BYTES as f64 / rate.max(1) as f64).max(ACK_SPAN);
+        let gathered = Duration::from_secs_f64(ack_bytes(rate) as f64 / rate.max(1) as f64);
         let back = round_trip + gathered.min(ack_delay(Some(round_trip))) + SLACK;
         let gain = if self.estimate.rate.is_growing() { 3 } else { 2 };
         product(rate, gain * back).max(MIN_IN_FLIGHT)
@@ -296,7 +299,7 @@ impl Tunnel {
         self.untold_bytes += size as u64;
         self.first_untold.get_or_insert(now);
         self.last_counted = now;
-        if self.untold_bytes >= ACK_BYTES.max(product(self.incoming.2, ACK_SPAN)) {
+        if self.untold_bytes >= ack_bytes(self.incoming.2) {
             self.ack_due = true;
         }
     }
@@ -428,6 +431,11 @@ impl Hash for Tunnel {
 /// How long an acknowledgement waits for more to acknowledge, on a tunnel of this round trip.
 fn ack_delay(round_trip: Option<Duration>) -> Duration {
     round_trip.map_or(MIN_ACK_DELAY, |round_trip| (round_trip / 4).clamp(MIN_ACK_DELAY, ACK_DELAY))
+}
+
+/// How many bytes are acknowledged together on a tunnel that carries `rate` bytes per second.
+fn ack_bytes(rate: u64) -> u64 {
+    product(rate, ACK_SPAN).clamp(ACK_BYTES, MOST_ACK_BYTES)
 }
 
 /// What flows at `rate` bytes per second in `time`.

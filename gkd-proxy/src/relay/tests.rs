@@ -238,7 +238,7 @@ fn a_read_grows_with_the_stream_and_shrinks_again() {
 fn a_keystroke_keeps_no_large_buffer() {
     let mut buffer = BytesMut::with_capacity(MAX_READ);
     buffer.extend_from_slice(b"k");
-    let bytes = without_waste(buffer);
+    let bytes = without_waste(&mut buffer);
     assert_eq!(&bytes[..], b"k");
     assert!(BytesMut::from(bytes).capacity() < 64);
 }
