@@ -126,6 +126,15 @@ pub(crate) async fn run(guard: TunnelGuard, carrier: Carrier, front: BytesMut) -
     TunnelEnd { cause, received }
 }
 
+/// What came of a turn in one direction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    /// Bytes moved.
+    moved: bool,
+    /// It can go no further before something wakes the task: whatever does is told of the task by now.
+    rests: bool,
+}
+
 struct Tunnel {
     manager: Arc<TunnelManager>,
     handle: Arc<TunnelHandle>,
@@ -194,13 +203,14 @@ impl Tunnel {
             if let Some(reason) = self.handle.dropped() {
                 return Poll::Ready(EndCause::Dropped(reason));
             }
-            let moved = match self.poll_read_turn(cx).and_then(|read| Ok(self.poll_write_turn(cx)? | read)) {
-                Ok(moved) => moved,
-                Err(cause) => return Poll::Ready(cause),
-            };
-            self.moved |= moved;
+            let (read, write) =
+                match self.poll_read_turn(cx).and_then(|read| Ok((read, self.poll_write_turn(cx)?))) {
+                    Ok(turns) => turns,
+                    Err(cause) => return Poll::Ready(cause),
+                };
+            self.moved |= read.moved | write.moved;
             self.poll_tick(cx);
-            if !moved {
+            if read.rests && write.rests {
                 return Poll::Pending;
             }
             if self.is_turn_over() {
@@ -215,40 +225,49 @@ impl Tunnel {
         std::time::Instant::now() >= self.yield_at
     }
 
-    /// Reads a few times; whether anything came. The session is told once per read.
-    fn poll_read_turn(&mut self, cx: &mut Context<'_>) -> Result<bool, EndCause> {
-        let mut came = false;
+    /// Reads a few times. The session is told once per read.
+    fn poll_read_turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, EndCause> {
+        let mut turn = Turn::default();
         if std::mem::take(&mut self.unread) {
             self.give()?;
-            came = true;
+            turn.moved = true;
         }
         for _ in 0..STEPS {
-            if self.deaf || came && self.is_turn_over() {
+            if turn.moved && self.is_turn_over() {
+                break;
+            }
+            if self.deaf {
+                turn.rests = true;
                 break;
             }
             match self.poll_read(cx) {
-                Poll::Pending => break,
+                Poll::Pending => {
+                    turn.rests = true;
+                    break;
+                }
                 Poll::Ready(Ok(0)) => return Err(EndCause::Eof),
                 Poll::Ready(Ok(count)) => {
-                    came = true;
+                    turn.moved = true;
                     self.received += count as u64;
                     self.give()?;
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),
             }
         }
-        Ok(came)
+        Ok(turn)
     }
 
     /// Reads to the end, or to the error.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.poll_read_turn(cx) {
-            Ok(true) => {
-                cx.waker().wake_by_ref();
+            Ok(_) if self.deaf => Poll::Ready(()),
+            Ok(turn) => {
+                if !turn.rests {
+                    cx.waker().wake_by_ref();
+                }
                 Poll::Pending
             }
-            Ok(false) if !self.deaf => Poll::Pending,
-            _ => Poll::Ready(()),
+            Err(_) => Poll::Ready(()),
         }
     }
 
@@ -328,13 +347,14 @@ impl Tunnel {
         }
     }
 
-    /// Writes while the carrier takes it and the session has something; whether anything was written.
-    fn poll_write_turn(&mut self, cx: &mut Context<'_>) -> Result<bool, EndCause> {
-        let mut wrote = false;
+    /// Writes while the carrier takes it and the session has something.
+    fn poll_write_turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, EndCause> {
+        let mut turn = Turn::default();
         for _ in 0..STEPS {
             if !self.out.has_remaining() {
                 // What stands in the carrier's buffer goes first: data is bound to a tunnel as late as can be.
                 if self.flush && self.poll_flush(cx)?.is_pending() {
+                    turn.rests = true;
                     break;
                 }
                 let (tunnel, room, out) = (self.handle.id, self.room, &mut self.out);
@@ -347,14 +367,16 @@ impl Tunnel {
                     }
                 });
                 if !self.out.has_remaining() {
+                    turn.rests = true;
                     break;
                 }
             }
-            if self.poll_write_out(cx, &mut wrote)?.is_pending() {
+            if self.poll_write_out(cx, &mut turn.moved)?.is_pending() {
+                turn.rests = true;
                 break;
             }
         }
-        Ok(wrote)
+        Ok(turn)
     }
 
     /// Writes the batch to its end.
@@ -401,8 +423,10 @@ impl Tunnel {
         if self.moved {
             self.moved = false;
             tick.as_mut().reset(Instant::now() + TICK);
-            // Registers the waker; a tick that is due already comes with the next turn.
-            let _ = tick.as_mut().poll(cx);
+            // Registers the waker.
+            if tick.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
             self.sample();
             self.busy.iter().for_each(Busy::release_unused);
         } else {

@@ -5,7 +5,7 @@
 //! whoever dials accepts. The traits keep the rooms free of tunnels and packets, and let their tests run over
 //! memory.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,11 +78,6 @@ pub trait Opener: Clone + Send + Sync + 'static {
     /// Opens a connection to an [encoded](crate::Destination::encode) destination. Waits while the session has
     /// no tunnel: the caller sets the bound, by dropping the future. Does not wait for the far end's dial.
     fn open(&self, destination: Bytes) -> impl Future<Output = io::Result<Self::Connection>> + Send;
-}
-
-/// Ends the direction from here, and waits until the other end holds all of it.
-pub(crate) async fn shutdown<C: VirtualConnection>(connection: &C) -> io::Result<()> {
-    poll_fn(|cx| connection.poll_shutdown(cx)).await
 }
 
 /// A connection as tokio's streams are, for what speaks over one. Shared, so that it can still be asked for

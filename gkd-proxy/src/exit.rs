@@ -10,7 +10,9 @@ use gkd_core::fair_limit::{FairLimit, FairPlace};
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
 use gkd_core::seldom::Seldom;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::connection::VirtualConnection;
 use crate::destination::{Control, Destination, DestinationError};
@@ -33,6 +35,15 @@ pub struct Exit {
 
 /// No place for another destination.
 struct NoRoom;
+
+/// A destination that was reached.
+struct Reached {
+    socket: TcpStream,
+    destination: Destination,
+    /// Those that it was dialled by were seen.
+    rules: watch::Receiver<Arc<Rules>>,
+    _place: Option<FairPlace>,
+}
 
 /// Why a connection led nowhere. The other end was told.
 #[derive(Debug, thiserror::Error)]
@@ -90,14 +101,33 @@ impl Exit {
     ///
     /// Dropping the future resets the destination.
     pub async fn serve<C: VirtualConnection>(&self, connection: C) -> Result<Relayed, ExitError> {
-        let served = self.try_serve(&connection).await;
+        self.serve_borrowed(&connection).await
+    }
+
+    /// [`serve`](Self::serve) in a task of its own, which takes no more room than it has to: thousands may wait.
+    pub fn spawn<C: VirtualConnection>(
+        self: Arc<Self>,
+        connection: C,
+    ) -> JoinHandle<Result<Relayed, ExitError>> {
+        tokio::spawn(async move { self.serve_borrowed(&connection).await })
+    }
+
+    async fn serve_borrowed<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
+        // In a box that goes when it is over: the relay behind it may wait for long.
+        let served = match Box::pin(self.reach(connection)).await {
+            Ok(Some(reached)) => self.relay(connection, reached).await,
+            // In a box: relays, of which there are many, do not carry the room for it.
+            Ok(None) => Box::pin(self.measure(connection)).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &served {
             self.complain(error);
         }
         served
     }
 
-    async fn try_serve<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
+    /// Dials the connection's destination, and tells the other end the result; none where it wants to measure.
+    async fn reach<C: VirtualConnection>(&self, connection: &C) -> Result<Option<Reached>, ExitError> {
         let destination = match Destination::decode(connection.destination()) {
             Ok(destination) => destination,
             Err(error) => {
@@ -107,39 +137,24 @@ impl Exit {
         };
         let target = match &destination {
             Destination::Tcp(target) => target,
-            // In a box: relays, of which there are many, do not carry the room for it.
-            Destination::Control(Control::Measure) => return Box::pin(self.measure(connection)).await,
+            Destination::Control(Control::Measure) => return Ok(None),
         };
         let peer = connection.peer();
-        let Ok(_place) = self.place(peer) else {
+        let Ok(place) = self.place(peer) else {
             connection.confirm(Err(DialError::Busy));
             return Err(ExitError::Busy(destination));
         };
         // From before the dial, so that no change is missed.
         let mut rules = self.rules.subscribe();
         let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
-        // In a box that goes when it is over: the relay behind it may wait for long.
-        let dial = Box::pin(dialer.dial_for(peer, target, || self.place(peer).ok()));
         let dialled = tokio::select! {
-            dialled = dial => dialled,
+            dialled = dialer.dial_for(peer, target, || self.place(peer).ok()) => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {
             Ok(socket) => {
                 connection.confirm(Ok(()));
-                let address = socket.peer_addr().ok();
-                let relayed = tokio::select! {
-                    relayed = relay(socket, connection, Bytes::new(), &self.relay) => relayed,
-                    // The relay resets both sides when it is dropped.
-                    denial = forbidden(&mut rules, address) => return Err(ExitError::Forbidden(destination, denial)),
-                };
-                tracing::debug!(
-                    "{destination}: {} bytes up, {} down, {:?}",
-                    relayed.down,
-                    relayed.up,
-                    relayed.end
-                );
-                Ok(relayed)
+                Ok(Some(Reached { socket, destination, rules, _place: place }))
             }
             Err(failure) => {
                 connection.confirm(Err(failure.error));
@@ -168,6 +183,25 @@ impl Exit {
             served.end
         );
         Ok(served)
+    }
+
+    /// Carries bytes until both directions have ended.
+    async fn relay<C: VirtualConnection>(
+        &self,
+        connection: &C,
+        mut reached: Reached,
+    ) -> Result<Relayed, ExitError> {
+        let address = reached.socket.peer_addr().ok();
+        let relayed = tokio::select! {
+            relayed = relay(&mut reached.socket, connection, Bytes::new(), &self.relay) => relayed,
+            // The relay resets both sides when it is dropped.
+            denial = forbidden(&mut reached.rules, address) => {
+                return Err(ExitError::Forbidden(reached.destination, denial));
+            }
+        };
+        let Relayed { up, down, end } = &relayed;
+        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.destination);
+        Ok(relayed)
     }
 
     /// Room for one more destination of this peer; nothing to hold where there is no bound.

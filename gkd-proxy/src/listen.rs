@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,20 +156,23 @@ pub async fn listen<O: Opener>(
         let (stop, abort) = (listening.stop.clone(), listening.abort.clone());
         listening.tasks.spawn(async move {
             while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
-                let (port, abort) = (Arc::clone(&port), abort.clone());
-                tasks.spawn(async move { abort.run_until_cancelled(pin!(port.serve(socket, peer))).await });
+                let (serving, abort) = (Arc::clone(&port).serve(socket, peer), abort.clone());
+                tasks.spawn(async move { abort.run_until_cancelled(serving).await });
             }
         });
     }
     Ok(listening)
 }
 
+/// The service of one program.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What one port is for: a [`Service`], and of a forward's targets the one that is this port's.
 enum Purpose {
     Mixed { strict: bool },
     Socks5 { credentials: Option<Credentials>, strict: bool },
     Http { credentials: Option<Credentials>, strict: bool },
-    Forward { target: Target, proxy_header: bool },
+    Forward { target: Arc<Target>, proxy_header: bool },
 }
 
 impl Purpose {
@@ -184,7 +187,7 @@ impl Purpose {
                 let port = ports.iter().nth(index).unwrap_or(0);
                 let target = Target::new(host, port);
                 let target = target.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-                Self::Forward { target, proxy_header }
+                Self::Forward { target: Arc::new(target), proxy_header }
             }
         })
     }
@@ -199,21 +202,35 @@ struct Port<O> {
 
 impl<O: Opener> Port<O> {
     /// Each service in a box of its own: a connection takes no more room than its own service does.
-    async fn serve(&self, socket: TcpStream, peer: SocketAddr) {
-        let slot = self.slots.enter();
+    fn serve(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr) -> Serving {
         match &self.purpose {
-            Purpose::Mixed { strict } => Box::pin(self.serve_mixed(socket, *strict, slot)).await,
+            Purpose::Mixed { strict } => {
+                let (strict, slot) = (*strict, self.slots.enter());
+                Box::pin(async move { self.serve_mixed(socket, strict, slot).await })
+            }
             Purpose::Socks5 { credentials, strict } => {
-                let serving = socks5::serve(socket, credentials.as_ref(), *strict, slot, &self.outlet);
-                Box::pin(serving).await;
+                let (credentials, strict, slot) = (credentials.clone(), *strict, self.slots.enter());
+                Box::pin(async move {
+                    socks5::serve(socket, credentials.as_ref(), strict, slot, &self.outlet).await
+                })
             }
             Purpose::Http { credentials, strict } => {
-                let (credentials, outlet) = (credentials.clone(), Arc::clone(&self.outlet));
-                Box::pin(http_proxy::serve(socket, credentials, *strict, slot, outlet)).await;
+                let (credentials, strict, slot) = (credentials.clone(), *strict, self.slots.enter());
+                Box::pin(http_proxy::serve(socket, credentials, strict, slot, Arc::clone(&self.outlet)))
             }
             Purpose::Forward { target, proxy_header } => {
-                drop(slot);
-                Box::pin(self.forward(socket, peer, target, *proxy_header)).await;
+                let first = match proxy_header.then(|| socket.local_addr()) {
+                    None => Ok(Bytes::new()),
+                    Some(local) => local.map(|local| proxy_header::encode(peer, local)),
+                };
+                let target = Arc::clone(target);
+                // No function that is async itself: it would keep its arguments twice.
+                Box::pin(async move {
+                    match first {
+                        Ok(first) => self.forward(&mut socket, first, &target).await,
+                        Err(error) => tracing::debug!("a program went away: {error}"),
+                    }
+                })
             }
         }
     }
@@ -246,18 +263,12 @@ impl<O: Opener> Port<O> {
     }
 
     /// A fixed forward: the connection is there before the far end has dialled, and is reset when that fails.
-    async fn forward(&self, socket: TcpStream, peer: SocketAddr, target: &Target, proxy_header: bool) {
-        let first = match proxy_header.then(|| socket.local_addr()) {
-            None => Bytes::new(),
-            Some(Ok(local)) => proxy_header::encode(peer, local),
-            Some(Err(error)) => return tracing::debug!("a program went away: {error}"),
-        };
-        match self.outlet.open(target).await {
-            Ok(connection) => {
-                self.outlet.relay(socket, connection, first, target).await;
-            }
+    async fn forward(&self, socket: &mut TcpStream, first: Bytes, target: &Target) {
+        // In a box that goes when it is over: the relay behind it may wait for long.
+        match Box::pin(self.outlet.open(target)).await {
+            Ok(connection) => _ = self.outlet.relay(socket, &connection, first, target).await,
             // The outlet has logged why.
-            Err(_) => crate::socket::reset_on_drop(&socket),
+            Err(_) => crate::socket::reset_on_drop(socket),
         }
     }
 }

@@ -98,7 +98,7 @@ impl Memory {
 
     /// Ends the direction from here.
     pub async fn finish(&self) {
-        crate::connection::shutdown(self).await.unwrap();
+        poll_fn(|cx| self.poll_shutdown(cx)).await.unwrap();
     }
 
     /// Reads so many bytes.

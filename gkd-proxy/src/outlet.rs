@@ -53,12 +53,12 @@ impl<O: Opener> Outlet<O> {
     /// Carries bytes between a program and its connection, until both are done.
     pub(crate) async fn relay(
         &self,
-        socket: TcpStream,
-        connection: O::Connection,
+        socket: &mut TcpStream,
+        connection: &O::Connection,
         first: Bytes,
         target: &Target,
     ) -> Relayed {
-        let relayed = relay(socket, &connection, first, &self.relay).await;
+        let relayed = relay(socket, connection, first, &self.relay).await;
         // The program was told success at once: now it got a reset, and this line says why.
         if let End::Connection(_) = relayed.end
             && let Some(Err(error)) = connection.connected().now_or_never()

@@ -11,7 +11,6 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,12 +20,11 @@ use gkd_core::proto::packet::{FULL_PAYLOAD, ResetCode};
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
-use tokio::sync::Notify;
-use tokio::task::coop::consume_budget;
-use tokio::time::sleep;
+use tokio::task::coop;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_read_buf;
 
-use crate::connection::{self, VirtualConnection};
+use crate::connection::VirtualConnection;
 use crate::socket;
 
 /// The first read of a socket, and the least: what a keystroke or a request fills. It goes by way of the stack.
@@ -85,172 +83,219 @@ pub enum End {
     Idle,
 }
 
-/// Carries bytes until both directions have ended, or either side is reset; then the socket is closed.
+/// Carries bytes until both directions have ended, or either side is reset; then the socket can be dropped.
 ///
 /// `first` goes to the connection ahead of what the socket sends. Dropping the future resets both sides.
 pub async fn relay<C: VirtualConnection>(
-    socket: TcpStream,
+    socket: &mut TcpStream,
     connection: &C,
     first: Bytes,
     config: &RelayConfig,
 ) -> Relayed {
-    let mut socket = socket;
     let (mut reader, writer) = socket.split();
     let mut relay = Relay {
+        reader: &mut reader,
         socket: writer.as_ref(),
         connection,
-        up: AtomicU64::new(0),
-        down: AtomicU64::new(0),
-        up_ended: AtomicBool::new(false),
-        half_closed: Notify::new(),
+        up: Upward { bytes: first, size: MIN_READ, count: 0, stage: Stage::Carries, reset: None },
+        down: Downward { batch: Vec::new(), whole: 0, count: 0, ended: false, reset: None },
+        down_first: false,
+        half_closed: None,
         ended: false,
     };
-    let end = tokio::select! {
-        halves = async { tokio::try_join!(relay.upward(&mut reader, first), relay.downward()) } => match halves {
-            Ok(_) => End::Finished,
-            Err(end) => end,
-        },
-        end = relay.watch_half_closed(config) => end,
-        () = connection.lost() => End::Connection(io::ErrorKind::ConnectionReset.into()),
-    };
+    let end = poll_fn(|cx| relay.poll(cx, config)).await;
     relay.ended = true;
     relay.pass_on(&end);
-    Relayed { up: relay.up.load(Ordering::Relaxed), down: relay.down.load(Ordering::Relaxed), end }
+    Relayed { up: relay.up.count, down: relay.down.count, end }
 }
 
-/// A running relay; its drop resets both sides unless it has ended.
+/// A running relay; its drop resets both sides unless it has ended. Polled as a whole: futures of its parts would take
+/// several times the room, and nearly all of its time it waits.
 struct Relay<'a, C: VirtualConnection> {
+    reader: &'a mut ReadHalf<'a>,
     socket: &'a TcpStream,
     connection: &'a C,
-    up: AtomicU64,
-    down: AtomicU64,
-    up_ended: AtomicBool,
-    half_closed: Notify,
+    up: Upward<'a>,
+    down: Downward<'a>,
+    /// The halves take turns to go first, for the first may use up what the task has of time.
+    down_first: bool,
+    half_closed: Option<Box<HalfClosed<'a>>>,
     ended: bool,
 }
 
-/// Waits for an error of the socket.
-type Error<'a> = Pin<Box<dyn Future<Output = io::Error> + Send + 'a>>;
+/// Waits for what ends a relay while neither a read nor a write would find it.
+type Watch<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
 
-impl<C: VirtualConnection> Relay<'_, C> {
-    /// From the socket to the connection.
-    async fn upward(&self, reader: &mut ReadHalf<'_>, first: Bytes) -> Result<(), End> {
-        let mut reset = None;
-        if !first.is_empty() {
-            self.send(first, &mut reset).await?;
+/// From the socket to the connection.
+struct Upward<'a> {
+    /// What was read and the connection has not accepted.
+    bytes: Bytes,
+    /// How much is read next.
+    size: usize,
+    /// Bytes that the connection accepted.
+    count: u64,
+    stage: Stage,
+    /// Waits for a reset of the socket. Made when it is needed first.
+    reset: Option<Watch<'a>>,
+}
+
+/// How far the direction to the connection has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Carries,
+    /// The socket's end was read, and is passed on.
+    Ends,
+    Ended,
+}
+
+/// From the connection to the socket.
+struct Downward<'a> {
+    /// What was read and the socket has not taken, behind so many pieces that it has.
+    batch: Vec<Bytes>,
+    whole: usize,
+    /// Bytes that the socket took.
+    count: u64,
+    ended: bool,
+    /// Waits for a reset of the connection. Made when it is needed first.
+    reset: Option<Watch<'a>>,
+}
+
+/// What is watched while one direction has ended.
+struct HalfClosed<'a> {
+    /// While the socket is still read, the read finds its reset, behind what arrived before it.
+    socket: Option<Watch<'a>>,
+    connection: Watch<'a>,
+    idle: Pin<Box<Sleep>>,
+    /// What had moved when that began.
+    moved: u64,
+}
+
+impl<'a, C: VirtualConnection> Relay<'a, C> {
+    /// Ready when it is over.
+    fn poll(&mut self, cx: &mut Context<'_>, config: &RelayConfig) -> Poll<End> {
+        self.down_first = !self.down_first;
+        let (up, down) = if self.down_first {
+            let down = self.poll_downward(cx);
+            (self.poll_upward(cx), down)
+        } else {
+            (self.poll_upward(cx), self.poll_downward(cx))
+        };
+        match (up, down) {
+            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),
+            _ => self.poll_half_closed(cx, config),
         }
-        let mut size = MIN_READ;
-        loop {
-            consume_budget().await;
-            let read = poll_fn(|cx| poll_read(reader, cx, size)).await.map_err(End::Socket)?;
-            if read.is_empty() {
-                break;
-            }
-            size = next_size(size, read.len());
-            self.send(read, &mut reset).await?;
-        }
-        self.up_ended.store(true, Ordering::Relaxed);
-        self.half_closed.notify_one();
-        connection::shutdown(self.connection).await.map_err(End::Connection)
     }
 
-    /// Hands bytes to the connection. While it takes none, a reset of the socket would go unseen; so it is
-    /// looked for. (Otherwise the read finds it, behind what arrived before it.) What looks for it is made when it
-    /// is needed first.
-    async fn send<'s>(&'s self, mut bytes: Bytes, reset: &mut Option<Error<'s>>) -> Result<(), End> {
-        let len = bytes.len() as u64;
-        poll_fn(|cx| {
-            while !bytes.is_empty() {
-                match self.connection.poll_write_bytes(cx, &mut bytes) {
-                    Poll::Ready(result) => _ = result.map_err(End::Connection)?,
-                    Poll::Pending => {
-                        let reset = reset.get_or_insert_with(|| Box::pin(self.socket_error()));
-                        return reset.as_mut().poll(cx).map(|error| Err(End::Socket(error)));
-                    }
+    fn poll_upward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        while self.up.stage == Stage::Carries {
+            if self.up.bytes.is_empty() {
+                let budget = ready!(coop::poll_proceed(cx));
+                let read = ready!(poll_read(self.reader, cx, self.up.size)).map_err(End::Socket)?;
+                budget.made_progress();
+                if read.is_empty() {
+                    self.up.stage = Stage::Ends;
+                    break;
+                }
+                self.up.size = next_size(self.up.size, read.len());
+                self.up.bytes = read;
+            }
+            ready!(self.poll_send(cx))?;
+        }
+        if self.up.stage == Stage::Ends {
+            ready!(self.connection.poll_shutdown(cx)).map_err(End::Connection)?;
+            self.up.stage = Stage::Ended;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands what was read to the connection. While it takes none, a reset of the socket would go unseen; so it is
+    /// looked for. (Otherwise the read finds it, behind what arrived before it.)
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        while !self.up.bytes.is_empty() {
+            match self.connection.poll_write_bytes(cx, &mut self.up.bytes) {
+                Poll::Ready(accepted) => self.up.count += accepted.map_err(End::Connection)? as u64,
+                Poll::Pending => {
+                    let socket = self.socket;
+                    let reset = self.up.reset.get_or_insert_with(|| Box::pin(socket_error(socket)));
+                    return reset.as_mut().poll(cx).map(Err);
                 }
             }
-            Poll::Ready(Ok(()))
-        })
-        .await?;
-        self.up.fetch_add(len, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// From the connection to the socket.
-    async fn downward(&self) -> Result<(), End> {
-        loop {
-            consume_budget().await;
-            let batch = poll_fn(|cx| poll_read_batch(self.connection, cx)).await.map_err(End::Connection)?;
-            if batch.is_empty() {
-                break;
-            }
-            self.write(batch).await.map_err(End::Socket)?;
         }
-        self.half_closed.notify_one();
-        socket::shutdown_write(self.socket).map_err(End::Socket)
+        Poll::Ready(Ok(()))
     }
 
-    async fn write(&self, mut batch: Vec<Bytes>) -> io::Result<()> {
-        let mut rest = &mut batch[..];
-        while !rest.is_empty() {
-            match self.try_write(rest) {
+    fn poll_downward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        while !self.down.ended {
+            ready!(self.poll_write(cx))?;
+            let budget = ready!(coop::poll_proceed(cx));
+            let batch = ready!(poll_read_batch(self.connection, cx)).map_err(End::Connection)?;
+            budget.made_progress();
+            self.down.batch = batch;
+            if self.down.batch.is_empty() {
+                self.down.ended = true;
+                socket::shutdown_write(self.socket).map_err(End::Socket)?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what was read to the socket. While it takes none, a reset of the connection would go unseen; so it is
+    /// looked for. (Otherwise the read finds it.)
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        while self.down.whole < self.down.batch.len() {
+            let rest = &mut self.down.batch[self.down.whole..];
+            match try_write(self.socket, rest) {
                 Ok(written) => {
-                    self.down.fetch_add(written as u64, Ordering::Relaxed);
-                    rest = without_front(rest, written);
+                    self.down.count += written as u64;
+                    self.down.whole += take_front(rest, written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll_fn(|cx| self.socket.poll_write_ready(cx)).await?;
+                    if let Poll::Ready(ready) = self.socket.poll_write_ready(cx) {
+                        ready.map_err(End::Socket)?;
+                        continue;
+                    }
+                    let connection = self.connection;
+                    let reset = self.down.reset.get_or_insert_with(|| Box::pin(connection_lost(connection)));
+                    return reset.as_mut().poll(cx).map(Err);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Poll::Ready(Err(End::Socket(error))),
             }
         }
-        batch.clear();
-        SPARE.set(batch);
-        Ok(())
-    }
-
-    /// What the socket takes at once. The slices are no part of the future, which waits for long.
-    fn try_write(&self, batch: &[Bytes]) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        for (slice, bytes) in slices.iter_mut().zip(batch) {
-            *slice = IoSlice::new(bytes);
+        // One that waits keeps no memory for the next.
+        let mut batch = std::mem::take(&mut self.down.batch);
+        self.down.whole = 0;
+        if batch.capacity() > 0 {
+            batch.clear();
+            SPARE.set(batch);
         }
-        self.socket.try_write_vectored(&slices[..batch.len().min(MAX_SLICES)])
+        Poll::Ready(Ok(()))
     }
 
-    /// Waits until one direction has ended, then until the rest has to be given up. Otherwise for ever.
-    async fn watch_half_closed(&self, config: &RelayConfig) -> End {
-        self.half_closed.notified().await;
-        // No part of this future, which nearly always waits for the line above.
-        let rest = async {
-            tokio::select! {
-                // While the socket is still read, the read finds it, behind what arrived before it.
-                error = self.socket_error(), if self.up_ended.load(Ordering::Relaxed) => End::Socket(error),
-                () = self.idle_for(config.half_closed_for) => End::Idle,
+    /// While one direction has ended: ready when the rest has to be given up.
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>, config: &RelayConfig) -> Poll<End> {
+        let up_ended = self.up.stage != Stage::Carries;
+        if !up_ended && !self.down.ended {
+            return Poll::Pending;
+        }
+        let (socket, connection, moved) = (self.socket, self.connection, self.up.count + self.down.count);
+        let watch = self.half_closed.get_or_insert_with(|| {
+            let socket = up_ended.then(|| Box::pin(socket_error(socket)) as Watch<'a>);
+            let idle = Box::pin(sleep(config.half_closed_for));
+            Box::new(HalfClosed { socket, connection: Box::pin(connection_lost(connection)), idle, moved })
+        });
+        for reset in watch.socket.iter_mut().chain([&mut watch.connection]) {
+            if let Poll::Ready(end) = reset.as_mut().poll(cx) {
+                return Poll::Ready(end);
             }
-        };
-        Box::pin(rest).await
-    }
-
-    /// Waits until nothing has moved for so long.
-    async fn idle_for(&self, time: Duration) {
-        let moved = || self.up.load(Ordering::Relaxed) + self.down.load(Ordering::Relaxed);
-        let mut before = moved();
+        }
         loop {
-            sleep(time).await;
-            let now = moved();
-            if now == before {
-                return;
+            ready!(watch.idle.as_mut().poll(cx));
+            if watch.moved == moved {
+                return Poll::Ready(End::Idle);
             }
-            before = now;
-        }
-    }
-
-    /// Waits for a reset of the socket.
-    async fn socket_error(&self) -> io::Error {
-        match self.socket.ready(Interest::ERROR).await {
-            Ok(_) => self.socket.take_error().ok().flatten().unwrap_or(io::ErrorKind::ConnectionReset.into()),
-            Err(error) => error,
+            watch.moved = moved;
+            watch.idle.as_mut().reset(Instant::now() + config.half_closed_for);
         }
     }
 
@@ -275,6 +320,32 @@ impl<C: VirtualConnection> Drop for Relay<'_, C> {
             socket::reset_on_drop(self.socket);
         }
     }
+}
+
+/// Waits for a reset of the socket.
+async fn socket_error(socket: &TcpStream) -> End {
+    End::Socket(match socket.ready(Interest::ERROR).await {
+        Ok(_) => socket.take_error().ok().flatten().unwrap_or(io::ErrorKind::ConnectionReset.into()),
+        Err(error) => error,
+    })
+}
+
+/// Waits for a reset of the connection.
+async fn connection_lost(connection: &impl VirtualConnection) -> End {
+    connection.lost().await;
+    End::Connection(io::ErrorKind::ConnectionReset.into())
+}
+
+/// Writes what the socket takes at once.
+fn try_write(socket: &TcpStream, batch: &[Bytes]) -> io::Result<usize> {
+    if let [bytes] = batch {
+        return socket.try_write(bytes);
+    }
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    for (slice, bytes) in slices.iter_mut().zip(batch) {
+        *slice = IoSlice::new(bytes);
+    }
+    socket.try_write_vectored(&slices[..batch.len().min(MAX_SLICES)])
 }
 
 /// Waits until the socket is readable, and only then takes a buffer of so many bytes; empty at the end. By the half's
@@ -335,10 +406,10 @@ fn next_size(size: usize, read: usize) -> usize {
     }
 }
 
-/// What is left behind so many bytes. Pieces that were written whole are freed.
-fn without_front(batch: &mut [Bytes], mut count: usize) -> &mut [Bytes] {
+/// Takes so many bytes off the front; how many pieces are whole in them, which are freed.
+fn take_front(batch: &mut [Bytes], mut count: usize) -> usize {
     let mut whole = 0;
-    for bytes in &mut *batch {
+    for bytes in batch {
         let taken = count.min(bytes.len());
         bytes.advance(taken);
         count -= taken;
@@ -348,7 +419,7 @@ fn without_front(batch: &mut [Bytes], mut count: usize) -> &mut [Bytes] {
         *bytes = Bytes::new();
         whole += 1;
     }
-    &mut batch[whole..]
+    whole
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(crate) async fn serve<O: Opener>(
     match reach(&target, strict, outlet).await {
         Ok(connection) => {
             if send_reply(&mut socket, SUCCEEDED).await.is_ok() {
-                outlet.relay(socket, connection, Bytes::new(), &target).await;
+                outlet.relay(&mut socket, &connection, Bytes::new(), &target).await;
             }
         }
         Err(error) => {

@@ -198,13 +198,13 @@ async fn what_arrived_whole_is_carried_whole_although_the_session_has_ended() {
     there.session().close(CloseCode::GOING_DOWN, "");
     timeout(PATIENCE, here.session().wait_ended()).await.unwrap();
 
-    // As the relay asks, whenever it is woken.
+    // As the relay asks while its socket takes nothing.
     assert_eq!(here.lost().now_or_never(), None, "it can still be read");
     let (listener, addr) = destination().await;
     let mut program = TcpStream::connect(addr).await.unwrap();
-    let socket = listener.accept().await.unwrap().0;
+    let mut socket = listener.accept().await.unwrap().0;
     let relaying =
-        tokio::spawn(async move { relay(socket, &here, Bytes::new(), &RelayConfig::default()).await });
+        tokio::spawn(async move { relay(&mut socket, &here, Bytes::new(), &RelayConfig::default()).await });
     let mut got = Vec::new();
     timeout(PATIENCE, program.read_to_end(&mut got)).await.unwrap().unwrap();
     assert!(got == sent, "{} bytes of {}", got.len(), sent.len());

@@ -59,9 +59,8 @@ async fn serve(dir: Dir, options: RunOptions, descriptors: Descriptors) -> Resul
 /// Serves what clients open, each connection in a task of its own.
 async fn accept(server: Arc<Server>, access: Arc<Access>) {
     while let Some((connection, _)) = server.accept().await {
-        let exit = access.exit();
         // What failed is logged within.
-        tokio::spawn(async move { exit.serve(connection).await.ok() });
+        drop(access.exit().spawn(connection));
     }
 }
 

@@ -52,8 +52,7 @@ impl Connection {
         if most == 0 {
             return Poll::Ready(Ok(0));
         }
-        self.manager.with(|state, now| {
-            let Parts { session, slot, replaced, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, replaced, .. }, now| {
             if let Some(code) = slot.reset {
                 return Poll::Ready(Err(reset(code)));
             }
@@ -137,8 +136,7 @@ impl Connection {
         cx: &mut Context<'_>,
         write: impl FnOnce(&mut ConnectionMut<'_>) -> Result<usize, StreamError>,
     ) -> Poll<io::Result<usize>> {
-        self.manager.with(|state, now| {
-            let Parts { session, slot, replaced, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, replaced, .. }, now| {
             if let Some(code) = slot.cut_off() {
                 return Poll::Ready(Err(reset(code)));
             }
@@ -164,8 +162,7 @@ impl Connection {
 
     /// Ends this direction, and is ready when the other end holds all of it.
     pub(super) fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.manager.with(|state, now| {
-            let Parts { session, slot, replaced, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, replaced, .. }, now| {
             if slot.acknowledged {
                 return Poll::Ready(Ok(()));
             }
@@ -199,8 +196,7 @@ impl Connection {
         if self.accepted {
             return Poll::Ready(Ok(()));
         }
-        self.manager.with(|state, now| {
-            let Parts { session, slot, replaced, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, replaced, .. }, now| {
             let answer = slot
                 .answer
                 .or_else(|| session.connection(now, self.id).and_then(|found| found.dial_result()));
@@ -219,21 +215,17 @@ impl Connection {
     }
 
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<ResetCode> {
-        self.manager.with(|state, _| {
-            let Parts { slot, replaced, .. } = state.parts(self.id);
-            match slot.reset {
-                Some(code) => Poll::Ready(code),
-                None => {
-                    register(&mut slot.reset_waker, cx.waker(), replaced);
-                    Poll::Pending
-                }
+        self.manager.with_connection(self.id, |Parts { slot, replaced, .. }, _| match slot.reset {
+            Some(code) => Poll::Ready(code),
+            None => {
+                register(&mut slot.reset_waker, cx.waker(), replaced);
+                Poll::Pending
             }
         })
     }
 
     pub(super) fn poll_recv_datagram(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
-        self.manager.with(|state, now| {
-            let Parts { session, slot, replaced, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, replaced, .. }, now| {
             if let Some(code) = slot.cut_off() {
                 return Poll::Ready(Err(reset(code)));
             }
@@ -259,8 +251,7 @@ impl Connection {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        self.manager.with(|state, now| {
-            let Parts { session, slot, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, .. }, now| {
             if let Some(code) = slot.cut_off() {
                 return Err(reset(code));
             }
@@ -273,8 +264,7 @@ impl Connection {
     }
 
     pub(super) fn answer(&self, result: Result<(), DialError>) {
-        self.manager.with(|state, now| {
-            let Parts { session, slot, woken, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, woken, .. }, now| {
             if slot.confirmed || self.destination.is_empty() {
                 return;
             }
@@ -302,8 +292,7 @@ impl Connection {
     }
 
     pub(super) fn reset_with(&self, code: ResetCode) {
-        self.manager.with(|state, now| {
-            let Parts { session, slot, woken, .. } = state.parts(self.id);
+        self.manager.with_connection(self.id, |Parts { session, slot, woken, .. }, now| {
             if slot.reset.is_none() {
                 slot.reset = Some(code);
                 slot.wake_all(woken);

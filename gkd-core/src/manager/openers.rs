@@ -36,6 +36,11 @@ impl Openers {
         waker
     }
 
+    /// Some wait.
+    pub(super) fn wait_for_room(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Calls so many that no more than `room` are on their way.
     pub(super) fn call(&mut self, room: usize, wakers: &mut Vec<Waker>) {
         while self.called < room

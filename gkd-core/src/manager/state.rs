@@ -165,11 +165,8 @@ impl State {
                 batch.wakers.extend(handle.ready.take());
             }
         }
-        self.openers.call(self.session.may_open(), &mut self.woken);
-        let due = self.session.poll_timeout();
-        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
-            self.armed = due;
-            batch.rearm = true;
+        if self.openers.wait_for_room() {
+            self.openers.call(self.session.may_open(), &mut self.woken);
         }
         if self.ended.is_some() && self.tunnels.is_empty() {
             batch.phase = Some(Phase::Gone);
@@ -178,6 +175,15 @@ impl State {
         }
         batch.wakers.append(&mut self.woken);
         batch.replaced.append(&mut self.replaced);
+    }
+
+    /// Has the driver look again if the session's time-out came nearer. Takes time for each tunnel.
+    pub(super) fn arm(&mut self, batch: &mut Batch) {
+        let due = self.session.poll_timeout();
+        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
+            self.armed = due;
+            batch.rearm = true;
+        }
     }
 
     fn handle_event(&mut self, now: Instant, event: Event, batch: &mut Batch) {

@@ -256,7 +256,8 @@ impl Session {
         self.counters.data_received += 1;
         self.counters.payload_received += len as u64;
         self.counters.out_of_order += u64::from(arrival == Arrival::OutOfOrder);
-        self.counters.reorder_depth = self.counters.reorder_depth.max(connection.receive.held() as u64);
+        self.counters.reorder_depth =
+            self.counters.reorder_depth.max(connection.receive.packets_held() as u64);
         self.taken.push((id, number));
         if connection.discards() {
             self.discard(now, id);

@@ -13,7 +13,7 @@ use crate::reorder::{Inserted, MAX_LIMIT, ReorderBuffer};
 pub(super) struct ReceiveHalf {
     /// Packets that were not read, behind a hole or not.
     ring: ReorderBuffer<Bytes>,
-    /// What a short read left of a packet, and the charge of that packet.
+    /// The packet before the ring's, or what a short read left of it, and its charge.
     rest: Bytes,
     rest_charge: u64,
     /// One above the highest number seen: every number below it was charged, arrived or not.
@@ -82,12 +82,12 @@ impl ReceiveHalf {
     /// Takes a Data packet into the ring. An error changes nothing.
     pub(super) fn insert(&mut self, data: Data) -> Result<Arrival, Violation> {
         let Data { connection, number, payload } = data;
-        if number < self.ring.next() {
-            return Ok(Arrival::Duplicate);
-        }
-        if let Some(held) = self.ring.get(number) {
+        if let Some(held) = self.held(number) {
             let same = *held == payload || self.counting;
             return if same { Ok(Arrival::Duplicate) } else { Err(Violation::DifferentContent(connection)) };
+        }
+        if number < self.ring.next() {
+            return Ok(Arrival::Duplicate);
         }
         if self.finish.is_some_and(|finish| number >= finish) {
             return Err(Violation::BehindFinish(connection));
@@ -100,6 +100,12 @@ impl ReceiveHalf {
         self.payload += payload.len() as u64;
         self.implied_packets = self.implied_packets.max(number.0 + 1);
         let payload = if self.counting { Bytes::new() } else { payload };
+        // What is next, while nothing before it is unread, needs no ring: most connections never have one.
+        if self.rest.is_empty() && !payload.is_empty() && self.ring.deliver(number) {
+            self.rest_charge = charge(payload.len());
+            self.rest = payload;
+            return Ok(Arrival::InOrder);
+        }
         match self.ring.insert(number, payload) {
             Inserted::InOrder => Ok(Arrival::InOrder),
             Inserted::OutOfOrder => Ok(Arrival::OutOfOrder),
@@ -184,13 +190,25 @@ impl ReceiveHalf {
     }
 
     /// Packets held, in order or not.
-    pub(super) fn held(&self) -> usize {
-        self.ring.len()
+    pub(super) fn packets_held(&self) -> usize {
+        self.ring.len() + usize::from(!self.rest.is_empty())
     }
 
-    /// The payload that is held under `number`.
+    /// The payload that is held whole under `number`.
+    fn held(&self, number: PacketNumber) -> Option<&Bytes> {
+        if self.is_rest(number) { Some(&self.rest) } else { self.ring.get(number) }
+    }
+
+    /// The same, to be changed in place.
     pub(super) fn held_mut(&mut self, number: PacketNumber) -> Option<&mut Bytes> {
-        self.ring.get_mut(number)
+        if self.is_rest(number) { Some(&mut self.rest) } else { self.ring.get_mut(number) }
+    }
+
+    /// `rest` is this packet, of which nothing was read.
+    fn is_rest(&self, number: PacketNumber) -> bool {
+        !self.rest.is_empty()
+            && number.next() == self.ring.next()
+            && self.rest_charge == charge(self.rest.len())
     }
 
     /// Drops the payloads that are held, after a reset. From here on packets are only counted, so that it shows

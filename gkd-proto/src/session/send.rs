@@ -95,9 +95,14 @@ impl SendHalf {
 
     fn close_piece(&mut self) {
         if !self.open_piece.is_empty() {
-            let piece = std::mem::take(&mut self.open_piece);
-            self.pieces.push_back(Piece { memory: piece.capacity(), bytes: piece.freeze() });
+            let piece = self.take_open_piece();
+            self.pieces.push_back(piece);
         }
+    }
+
+    fn take_open_piece(&mut self) -> Piece {
+        let piece = std::mem::take(&mut self.open_piece);
+        Piece { memory: piece.capacity(), bytes: piece.freeze() }
     }
 
     /// Cuts, numbers and hands out the next packet: at most `most` bytes, and not less than half of that while
@@ -116,6 +121,10 @@ impl SendHalf {
 
     fn take(&mut self, most: usize) -> Bytes {
         if self.pieces.is_empty() {
+            if self.open_piece.len() <= most {
+                // All there is: most connections never have a row of pieces.
+                return self.take_open_piece().cut(most);
+            }
             self.close_piece();
         }
         let more = self.pieces.len() > 1 || !self.open_piece.is_empty();

@@ -13,7 +13,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{ACCEPTED, Refusal, Report, Request, Task};
-use crate::connection::{self, VirtualConnection};
+use crate::connection::VirtualConnection;
 use crate::content::Content;
 use crate::relay::{End, Relayed};
 
@@ -217,7 +217,8 @@ async fn answer<C: VirtualConnection>(connection: &C, answer: u8) -> io::Result<
 
 /// Ends the direction from here. Who does not take what is on its way is not waited for.
 async fn finish<C: VirtualConnection>(connection: &C) {
-    if !matches!(timeout(CLOSE, connection::shutdown(connection)).await, Ok(Ok(()))) {
+    let shutdown = poll_fn(|cx| connection.poll_shutdown(cx));
+    if !matches!(timeout(CLOSE, shutdown).await, Ok(Ok(()))) {
         connection.reset(ResetCode::APPLICATION);
     }
 }
