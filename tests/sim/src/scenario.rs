@@ -222,6 +222,7 @@ impl Flavour {
             rate: random.scale(least, most),
             delay: random.millis(1, 150),
             socket: random.scale(4 * KIB, 256 * KIB) as usize,
+            queue: if random.chance(30) { random.millis(1, 300) } else { Duration::ZERO },
             kernel: random.pick(&[Kernel::Absent, Kernel::Right, Kernel::Near]),
         };
         Step::Dial { path, again: maybe(random, 80).map(|()| random.millis(1, 2000)) }

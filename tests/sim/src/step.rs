@@ -206,13 +206,14 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rate, delay, socket, kernel } = self;
+        let Self { rate, delay, socket, queue, kernel } = self;
         let kernel = match kernel {
             Kernel::Absent => "the kernel silent",
             Kernel::Right => "the kernel right",
             Kernel::Near => "the kernel seeing 50 us",
         };
-        write!(f, "{rate} B/s, {} one way, a socket of {socket} B, {kernel}", Time(*delay))
+        write!(f, "{rate} B/s, {} one way, a socket of {socket} B, ", Time(*delay))?;
+        write!(f, "a queue of {}, {kernel}", Time(*queue))
     }
 }
 

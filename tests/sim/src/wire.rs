@@ -1,8 +1,8 @@
-//! One emulated carrier: in each direction a socket buffer, a line with a rate, a way with a delay, and the faults
+//! One emulated carrier: in each direction a socket buffer, a queue, a line with a rate, a way with a delay, and the faults
 //! of real ones.
 //!
 //! ```text
-//!   session ──▶ socket (bounded, unsent) ──▶ line (rate) ──▶ way (delay) ──▶ received ──▶ session
+//!   session ──▶ socket (bounded, unsent) ──▶ queue ──▶ line (rate) ──▶ way (delay) ──▶ received ──▶ session
 //! ```
 
 use std::collections::VecDeque;
@@ -27,6 +27,8 @@ pub struct Path {
     pub delay: Duration,
     /// What its socket takes unsent, in bytes.
     pub socket: usize,
+    /// What its socket sends before the line is free waits in front of it, for so long at the most.
+    pub queue: Duration,
     /// What the kernel says of it.
     pub kernel: Kernel,
 }
@@ -48,7 +50,7 @@ pub const FAST: Path = Path::new(10_000_000, Duration::from_millis(10));
 impl Path {
     /// A path of which the kernel says nothing.
     pub const fn new(rate: u64, delay: Duration) -> Self {
-        Self { rate, delay, socket: SOCKET, kernel: Kernel::Absent }
+        Self { rate, delay, socket: SOCKET, queue: Duration::ZERO, kernel: Kernel::Absent }
     }
 
     /// What flows takes so long to leave.
@@ -131,7 +133,7 @@ impl Direction {
     pub(crate) fn flow(&mut self, now: Instant) -> bool {
         let mut any = false;
         let piece = (self.path.rate / 1000).clamp(PIECE.0, PIECE.1) as usize;
-        while self.socket.has_remaining() && self.line_free <= now && self.flows() {
+        while self.socket.has_remaining() && self.line_free <= now + self.path.queue && self.flows() {
             let bytes = self.socket.copy_to_bytes(piece.min(self.socket.remaining()));
             self.depart(now, bytes);
             any = true;
@@ -165,14 +167,22 @@ impl Direction {
             return None;
         }
         self.sampled = Some(now);
-        let round_trip = match self.path.kernel {
+        let least = match self.path.kernel {
             Kernel::Absent => return None,
             Kernel::Right => 2 * self.path.delay,
             Kernel::Near => Duration::from_micros(50),
         };
+        let queue = self.line_free.saturating_duration_since(now).min(self.path.queue);
+        let right = self.path.kernel == Kernel::Right;
+        let round_trip = if right { least + queue } else { least };
         let unsent = self.socket.remaining() as u64;
-        let (round_trip, rate, unsent) = (Some(round_trip), Some(self.path.rate), Some(unsent));
-        Some(PathSample { round_trip, rate, unsent, ..PathSample::default() })
+        Some(PathSample {
+            round_trip: Some(round_trip),
+            least_round_trip: Some(least),
+            rate: Some(self.path.rate),
+            unsent: Some(unsent),
+            ..PathSample::default()
+        })
     }
 
     /// When something happens here next.
@@ -181,7 +191,7 @@ impl Direction {
             return None;
         }
         let arrival = self.way.front().map(|(at, _)| *at).or(self.end);
-        let free = (self.socket.has_remaining() && !self.cut).then_some(self.line_free);
+        let free = (self.socket.has_remaining() && !self.cut).then_some(self.line_free - self.path.queue);
         arrival.into_iter().chain(free).min()
     }
 
