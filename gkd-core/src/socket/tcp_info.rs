@@ -67,6 +67,10 @@ struct TcpInfo {
 /// `TCP_CA_Recovery` of `linux/tcp.h`; above it is only `TCP_CA_Loss`.
 const CA_RECOVERY: u8 = 3;
 
+/// A sender that may have no more on its way, and has more to send, as good as stands still: BBR measures the round trip
+/// so, for 200 ms every ten seconds (`bbr_cwnd_min_target`), and behind a time-out it is no better.
+const FEW_SEGMENTS: u32 = 4;
+
 /// What the kernel thinks of the connection; empty for a socket that is not TCP.
 pub(super) fn sample(socket: BorrowedFd<'_>) -> PathSample {
     read(socket).map(|(info, len)| info.sample(len)).unwrap_or_default()
@@ -96,6 +100,7 @@ impl TcpInfo {
     fn sample(&self, len: usize) -> PathSample {
         let known = |end_of_field: usize| end_of_field <= len;
         let unsent = known(offset_of!(Self, min_rtt)).then_some(u64::from(self.notsent_bytes));
+        let least = known(offset_of!(Self, data_segs_in)).then_some(self.min_rtt);
         let rate = known(offset_of!(Self, busy_time)).then_some(self.delivery_rate);
         let unacknowledged = if known(size_of::<Self>()) {
             // `bytes_acked` counts SYN and FIN too, hence saturating.
@@ -104,12 +109,16 @@ impl TcpInfo {
             u64::from(self.unacked) * u64::from(self.snd_mss)
         };
         PathSample {
-            // Zero is the kernel's way to say that nothing was measured yet.
+            // Zero, or all bits, is the kernel's way to say that nothing was measured yet.
             round_trip: (self.rtt > 0).then(|| Duration::from_micros(self.rtt.into())),
+            least_round_trip: least
+                .filter(|least| (1..u32::MAX).contains(least))
+                .map(|least| Duration::from_micros(least.into())),
             rate: rate.filter(|rate| *rate > 0),
             unsent,
             unacknowledged: known(offset_of!(Self, sacked)).then_some(unacknowledged),
-            recovering: self.ca_state >= CA_RECOVERY,
+            recovering: self.ca_state >= CA_RECOVERY
+                || (self.snd_cwnd <= FEW_SEGMENTS && unsent.is_some_and(|unsent| unsent > 0)),
         }
     }
 }
@@ -135,6 +144,7 @@ mod tests {
             unacked: 3,
             snd_mss: 1448,
             notsent_bytes: 7,
+            min_rtt: 1200,
             delivery_rate: 9,
             bytes_sent: 5000,
             bytes_retrans: 1000,
@@ -147,14 +157,24 @@ mod tests {
             new,
             PathSample {
                 round_trip: Some(Duration::from_micros(1500)),
+                least_round_trip: Some(Duration::from_micros(1200)),
                 rate: Some(9),
                 unsent: Some(7),
                 unacknowledged: Some(999),
                 recovering: true,
             }
         );
+        let few = TcpInfo { ca_state: 0, snd_cwnd: 4, ..info };
+        assert!(few.sample(size_of::<TcpInfo>()).recovering, "it has more to send");
+        assert!(!TcpInfo { notsent_bytes: 0, ..few }.sample(size_of::<TcpInfo>()).recovering);
+        assert!(!TcpInfo { snd_cwnd: 10, ..few }.sample(size_of::<TcpInfo>()).recovering);
         let old = info.sample(104);
         assert_eq!((old.rate, old.unsent, old.unacknowledged), (None, None, Some(3 * 1448)));
+        assert_eq!(old.least_round_trip, None);
+        for unknown in [0, u32::MAX] {
+            let info = TcpInfo { min_rtt: unknown, ..TcpInfo::default() };
+            assert_eq!(info.sample(size_of::<TcpInfo>()).least_round_trip, None);
+        }
         assert_eq!(TcpInfo::default().sample(0), PathSample::default());
     }
 

@@ -13,6 +13,7 @@ use super::connection::ConnectionState;
 use super::dead::{DeadTunnel as Dead, Dialing, MOST_DEAD};
 use super::event::{CloseCause, DropReason, Event};
 use super::once::Once;
+use super::queue::All;
 use super::tunnel::{Carried, ConnectionControl, OutstandingPing, SessionControl, Tunnel, Written};
 use super::{PathSample, Session, UNKNOWN_ROUND_TRIP};
 use crate::error::{DialTunnelError, Violation, WelcomeError};
@@ -140,11 +141,19 @@ impl Session {
     }
 
     /// The kernel's view of a tunnel's socket; every 10 to 20 ms while it is busy.
-    pub fn handle_path(&mut self, _now: Instant, tunnel: TunnelId, mut sample: PathSample) {
-        sample.round_trip = sample.round_trip.map(|round_trip| round_trip.min(MOST_ROUND_TRIP));
+    pub fn handle_path(&mut self, now: Instant, tunnel: TunnelId, mut sample: PathSample) {
+        let bounded = |round_trip: Duration| round_trip.min(MOST_ROUND_TRIP);
+        sample.round_trip = sample.round_trip.map(bounded);
+        sample.least_round_trip = sample.least_round_trip.map(bounded);
+        let all = All {
+            delivered: self.delivered,
+            tunnels: self.tunnels.len(),
+            limited: self.tunnels.values().any(Tunnel::is_limited),
+        };
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
-            state.estimate.kernel = sample;
+            state.learn(now, sample, all);
             self.update_round_trip();
+            self.wake_if_room(tunnel);
         }
     }
 
@@ -236,6 +245,7 @@ impl Session {
 
     /// The other end holds this packet.
     fn on_acknowledged(&mut self, now: Instant, written: Written) {
+        self.delivered += u64::from(written.size);
         self.held_bytes = self.held_bytes.saturating_sub(u64::from(written.size));
         self.held_packets = self.held_packets.saturating_sub(1);
         match written.carried {

@@ -20,6 +20,7 @@ mod invariants;
 mod memory;
 mod once;
 mod outgoing;
+mod queue;
 mod receive;
 mod schedule;
 mod seen;
@@ -66,13 +67,15 @@ const UNKNOWN_ROUND_TRIP: Duration = Duration::from_millis(50);
 pub struct PathSample {
     /// Smoothed round trip of the first hop.
     pub round_trip: Option<Duration>,
+    /// The least round trip of the first hop in the last few minutes: what it takes while no queue stands there.
+    pub least_round_trip: Option<Duration>,
     /// Delivery rate, bytes per second.
     pub rate: Option<u64>,
     /// Bytes in the socket that were not sent yet.
     pub unsent: Option<u64>,
     /// Bytes sent and not acknowledged by the first hop.
     pub unacknowledged: Option<u64>,
-    /// The sender recovers from loss.
+    /// The sender recovers from loss, or holds back for another reason: what is written now waits.
     pub recovering: bool,
 }
 
@@ -154,6 +157,8 @@ pub struct Session {
     /// Bytes and packets written and not acknowledged, those of unsettled dead tunnels too.
     held_bytes: u64,
     held_packets: usize,
+    /// Bytes of counted packets that were acknowledged.
+    delivered: u64,
     /// What of the process's memory is reserved for `queued`, `held_bytes` and `datagrams_held`.
     memory: u64,
 
@@ -208,6 +213,7 @@ impl Session {
             queued: 0,
             held_bytes: 0,
             held_packets: 0,
+            delivered: 0,
             memory: 0,
             account: SessionAccount::new(&config),
             datagrams_held: 0,

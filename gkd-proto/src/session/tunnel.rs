@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::PathSample;
 use super::decline::Decline;
 use super::estimate::Estimate;
 use super::event::DropReason;
+use super::queue::{All, Load, Queue};
 use crate::id::{ConnectionId, PacketNumber, TunnelId};
 
 /// The longest that a counted packet waits for its acknowledgement at the receiver. It waits for a quarter of the
@@ -27,6 +29,8 @@ const MOST_ACK_BYTES: u64 = 512 * 1024;
 
 /// What a tunnel may hold unacknowledged before its rate is known, and at the least, in bytes.
 const MIN_IN_FLIGHT: u64 = 64 * 1024;
+/// … and where that would make its line's queue stand: a few segments.
+const LEAST_IN_FLIGHT: u64 = 8 * 1024;
 /// Added to the round trip where the bound on what a tunnel holds is computed, so that a machine that is
 /// late by a few milliseconds does not leave a fast tunnel dry.
 const SLACK: Duration = Duration::from_millis(5);
@@ -86,6 +90,8 @@ pub(super) struct Written {
     /// What the other end had acknowledged of this tunnel's bytes by then, and when.
     delivered: u64,
     delivered_at: Instant,
+    /// How long before it the packet had been written that was acknowledged last by then, in microseconds.
+    written_for: u32,
     /// It was given to the others as well, while this tunnel was suspect.
     pub(super) elsewhere: bool,
 }
@@ -104,6 +110,7 @@ pub(super) struct OutstandingPing {
 pub(super) struct Tunnel {
     pub(super) id: TunnelId,
     pub(super) estimate: Estimate,
+    queue: Queue,
 
     /// Counted packets written, and how many of them are acknowledged.
     pub(super) written: u64,
@@ -112,6 +119,8 @@ pub(super) struct Tunnel {
     pub(super) in_flight_bytes: u64,
     delivered: u64,
     delivered_at: Instant,
+    /// When the packet was written that was acknowledged last.
+    acked_at: Instant,
     last_progress: Instant,
 
     /// Counted packets received, and how many of them the other end was told.
@@ -163,12 +172,14 @@ impl Tunnel {
         Self {
             id,
             estimate: Estimate::default(),
+            queue: Queue::default(),
             written: 0,
             acked: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             delivered: 0,
             delivered_at: now,
+            acked_at: now,
             last_progress: now,
             received: 0,
             told: 0,
@@ -200,6 +211,18 @@ impl Tunnel {
         }
     }
 
+    /// What the kernel says of its path, while all tunnels are as told.
+    pub(super) fn learn(&mut self, now: Instant, sample: PathSample, all: All) {
+        self.estimate.kernel = sample;
+        let (held, acked_in) = (self.in_flight_bytes, self.estimate.own.smoothed());
+        self.queue.sample(now, &sample, Load { held, acked_in, all });
+    }
+
+    /// What it may hold is limited for its queue's sake.
+    pub(super) fn is_limited(&self) -> bool {
+        self.queue.limit().is_some()
+    }
+
     // ---- sending ----
 
     /// A counted packet of `size` bytes is being written.
@@ -207,12 +230,15 @@ impl Tunnel {
         if self.in_flight.is_empty() {
             // An idle tunnel's clock starts anew, so that the pause does not count into its rate.
             self.delivered_at = now;
+            self.acked_at = now;
             self.last_progress = now;
         }
         self.carried_at = now;
         self.written += 1;
         self.in_flight_bytes += size as u64;
         let (delivered, delivered_at) = (self.delivered, self.delivered_at);
+        let written_for = now.saturating_duration_since(self.acked_at).as_micros();
+        let written_for = u32::try_from(written_for).unwrap_or(u32::MAX);
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         self.in_flight.push_back(Written {
             carried,
@@ -220,6 +246,7 @@ impl Tunnel {
             size,
             delivered,
             delivered_at,
+            written_for,
             elsewhere: false,
         });
     }
@@ -242,15 +269,18 @@ impl Tunnel {
             let Some(written) = self.in_flight.pop_front() else { break };
             self.in_flight_bytes -= u64::from(written.size);
             self.delivered += u64::from(written.size);
-            last = Some((written.at, written.delivered, written.delivered_at));
+            last = Some((written.at, written.delivered, written.delivered_at, written.written_for));
             each(written);
         }
         self.acked = count;
         self.last_progress = now;
         self.delivered_at = now;
-        if let Some((at, delivered, delivered_at)) = last {
+        if let Some((at, delivered, delivered_at, written_for)) = last {
+            self.acked_at = at;
             let round_trip = self.estimate.round_trip().unwrap_or_default();
-            self.estimate.rate.sample(now, self.delivered - delivered, now - delivered_at, round_trip);
+            // Nothing is delivered faster than it was written. Behind a loss much arrives at once, and looks so.
+            let took = (now - delivered_at).max(Duration::from_micros(written_for.into()));
+            self.estimate.rate.sample(now, self.delivered - delivered, took, round_trip);
             if let Some(delay) = delay {
                 let elapsed = now.saturating_duration_since(at);
                 self.estimate.own.sample(now, elapsed.saturating_sub(delay));
@@ -264,8 +294,12 @@ impl Tunnel {
 
     /// The most that this tunnel may hold unacknowledged: two of its rate times the time until an acknowledgement
     /// is back; three while its rate still grows, for a sender in slow start doubles what it sends with every round
-    /// trip, and what is known of its rate is a round trip old.
+    /// trip, and what is known of its rate is a round trip old. Less where that would make its line's queue stand.
     pub(super) fn in_flight_limit(&self) -> u64 {
+        self.queue.limit().map_or(u64::MAX, |limit| limit.max(LEAST_IN_FLIGHT)).min(self.rate_in_flight())
+    }
+
+    fn rate_in_flight(&self) -> u64 {
         let (Some(rate), Some(round_trip)) = (self.estimate.rate.get(), self.estimate.round_trip()) else {
             return MIN_IN_FLIGHT;
         };
@@ -404,7 +438,7 @@ impl Tunnel {
 /// What shapes what becomes of it; not what only measures the path.
 impl Hash for Written {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        let Self { carried, at, size, delivered: _, delivered_at: _, elsewhere } = self;
+        let Self { carried, at, size, delivered: _, delivered_at: _, written_for: _, elsewhere } = self;
         (carried, at, size, elsewhere).hash(to);
     }
 }
@@ -415,8 +449,8 @@ impl Hash for Tunnel {
     fn hash<H: Hasher>(&self, to: &mut H) {
         #[rustfmt::skip]
         let Self {
-            id, estimate: _, written, acked, in_flight, in_flight_bytes, delivered: _, delivered_at: _,
-            last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
+            id, estimate: _, queue: _, written, acked, in_flight, in_flight_bytes, delivered: _, delivered_at: _,
+            acked_at: _, last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
             overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, declined, passed_over, carried_at, next_look, leaving, left, close_told,
             dropping, idle, to_poll, bytes_sent: _, bytes_received: _, rest,
         } = self;
@@ -441,4 +475,28 @@ fn ack_bytes(rate: u64) -> u64 {
 /// What flows at `rate` bytes per second in `time`.
 fn product(rate: u64, time: Duration) -> u64 {
     (rate as f64 * time.as_secs_f64()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_at_once_behind_a_loss_is_no_faster_than_it_was_written() {
+        const SIZE: usize = 16 * 1024;
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut tunnel = Tunnel::new(start, TunnelId(0));
+        let write = |tunnel: &mut Tunnel, millis| {
+            tunnel.record(at(millis), Carried::Session(SessionControl::Credit), SIZE);
+        };
+        // 1.6 MB/s are written, and nothing is acknowledged for 300 ms, then everything in few acknowledgements.
+        (0..30).for_each(|packet| write(&mut tunnel, 10 * packet));
+        tunnel.acknowledge(at(300), 10, Some(Duration::ZERO), |_| {});
+        write(&mut tunnel, 301);
+        tunnel.acknowledge(at(302), 30, Some(Duration::ZERO), |_| {});
+        tunnel.acknowledge(at(351), 31, Some(Duration::ZERO), |_| {});
+        let rate = tunnel.estimate.rate.get();
+        assert!(rate.is_some_and(|rate| (1_400_000..1_900_000).contains(&rate)), "{rate:?}");
+    }
 }

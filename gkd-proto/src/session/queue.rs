@@ -1,0 +1,347 @@
+//! What a tunnel may hold so that the queue in front of its line stays short.
+//!
+//! Several senders at one bottleneck fill its queue, whichever congestion control they have: CUBIC until it overflows,
+//! BBR because each keeps twice of what it takes for its share on the way (Hock et al., ICNP 2017). Everything then
+//! waits in that queue, and behind what it dropped. A session sees all of its tunnels do so, and need not send what
+//! they could.
+//!
+//! So once a round trip what a tunnel may hold is scaled, as in FAST TCP (Jin, Wei and Low, INFOCOM 2004), by how far the
+//! round trip exceeds its least and a quarter: that much of a queue stays, which keeps the line busy. It grows by an equal
+//! amount for each, so that tunnels come to hold alike (Chiu and Jain, 1989). What counts is the shortest queue that was
+//! seen for a while (as in CoDel, RFC 8289), not one that comes and goes. Where others fill the queue it stays long whatever
+//! this end does, and who gave way would only leave the line to them. That shows when all tunnels together deliver less than
+//! they did and the queue is long nevertheless; then the limit goes for a while (as in Copa's competitive mode, Arun and
+//! Balakrishnan, NSDI 2018).
+
+use std::time::{Duration, Instant};
+
+use super::PathSample;
+
+/// The queue that is left: this part of the least round trip …
+const SHARE: u32 = 4;
+/// … and at least this: clocks, acknowledgements and radios are late by as much.
+const LEAST_SLACK: Duration = Duration::from_millis(10);
+
+/// The queue is looked at once a round trip, but not more often than this: a few samples are needed.
+const LEAST_LOOK: Duration = Duration::from_millis(60);
+
+/// The limit shrinks in proportion, to half at the most as a congestion window does, and grows by what the mean of the
+/// tunnels carries in the time that the queue is too short: so those that hold less come to hold as much as others.
+const SHRINK: f64 = 0.5;
+
+/// It stays above this part of what the mean of the tunnels needs: acknowledgements of less say little of the queue, for
+/// the kernel at the other end delays them.
+const LEAST_SHARE: f64 = 0.25;
+
+/// Where all tunnels together deliver less than this part of the most that they did under the limit, and the queue is
+/// nevertheless long, it is not theirs; where they deliver less than that part, it may be longer.
+const FALLEN: f64 = 0.8;
+const SHORT: f64 = 0.95;
+
+/// What was found is forgotten when the path was not asked about for so long, for the tunnel was idle.
+const FORGET: Duration = Duration::from_secs(1);
+
+/// A tunnel that holds less makes no queue.
+const LEAST_HELD: u64 = 16 * 1024;
+
+/// Over how long the rate is averaged: several round trips of most paths, and the time that a loss holds all up.
+const AVERAGE: Duration = Duration::from_secs(1);
+
+/// How long the limit is gone when the queue is none of ours; each time twice as long, up to the last.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LAST_REST: Duration = Duration::from_secs(320);
+
+/// What a tunnel may hold for its queue's sake.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Queue {
+    limit: Option<Limit>,
+    /// Bytes per second that all tunnels deliver, and what they had by when.
+    rate: f64,
+    delivered: Option<(u64, Instant)>,
+    /// What was seen since the last look.
+    seen: Option<Seen>,
+    /// What the limit changed shows in the round trip only then.
+    settles: Option<Instant>,
+    /// No limit before this; and how long the last such rest was.
+    rest: Option<(Instant, Duration)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    bytes: u64,
+    began: Instant,
+    /// It was never too much yet.
+    rises: bool,
+    /// The most that was delivered under it, in bytes per second.
+    best: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    since: Instant,
+    /// The shortest round trip.
+    round_trip: Duration,
+    /// The most bytes that the tunnel held.
+    held: u64,
+}
+
+/// What a tunnel carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Bytes that are not acknowledged.
+    pub(super) held: u64,
+    /// How long it takes until they are.
+    pub(super) acked_in: Option<Duration>,
+    pub(super) all: All,
+}
+
+/// What all tunnels of the session do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct All {
+    /// Bytes that were acknowledged since the session began.
+    pub(super) delivered: u64,
+    /// How many tunnels there are.
+    pub(super) tunnels: usize,
+    /// Some of them are limited.
+    pub(super) limited: bool,
+}
+
+impl Queue {
+    /// In bytes; none while the queue is short, or not this tunnel's.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.limit.map(|limit| limit.bytes)
+    }
+
+    /// The kernel tells of the path while the tunnel carries so much.
+    pub(super) fn sample(&mut self, now: Instant, path: &PathSample, load: Load) {
+        if self.delivered.is_some_and(|(_, at)| now.saturating_duration_since(at) > FORGET) {
+            (self.limit, self.seen, self.delivered) = (None, None, None);
+        }
+        let is_new = self.delivered.is_none();
+        self.average(now, load.all.delivered);
+        let (Some(round_trip), Some(least)) = (path.round_trip, path.least_round_trip) else { return };
+        if self.settles.is_some_and(|until| now < until) {
+            return;
+        }
+        self.settles = None;
+        if is_new && load.all.limited {
+            // What a sender does at its start would make the queue overflow that the others keep short.
+            self.limit = Some(Limit { bytes: LEAST_HELD, began: now, rises: true, best: 0.0 });
+        }
+        let seen = self.seen.get_or_insert(Seen { since: now, round_trip, held: load.held });
+        seen.round_trip = seen.round_trip.min(round_trip);
+        seen.held = seen.held.max(load.held);
+        if now.saturating_duration_since(seen.since) >= round_trip.max(LEAST_LOOK) {
+            let seen = *seen;
+            self.seen = None;
+            let before = self.limit();
+            // The most under the limit: if less were taken once it falls behind, it would stay behind.
+            let rate = self.limit.map_or(self.rate, |limit| limit.best.max(self.rate));
+            let share = rate / load.all.tunnels.max(1) as f64;
+            self.look(now, seen, least, load.acked_in.unwrap_or(seen.round_trip), share);
+            if self.limit() != before {
+                self.settles = Some(now + round_trip);
+            }
+        }
+    }
+
+    fn average(&mut self, now: Instant, delivered: u64) {
+        let (before, at) = *self.delivered.get_or_insert((delivered, now));
+        let elapsed = now.saturating_duration_since(at).as_secs_f64();
+        if elapsed > 0.0 {
+            let rate = delivered.saturating_sub(before) as f64 / elapsed;
+            self.rate += (rate - self.rate) * (elapsed / AVERAGE.as_secs_f64()).min(1.0);
+            self.delivered = Some((delivered, now));
+        }
+    }
+
+    fn look(&mut self, now: Instant, seen: Seen, least: Duration, acked_in: Duration, share: f64) {
+        let slack = (least / SHARE).max(LEAST_SLACK);
+        let target = least + slack;
+        // What is held may wait for what was dropped, too, and is then much more than the queue tells.
+        let held_up = acked_in > target + slack;
+        let waits = if held_up { acked_in } else { seen.round_trip };
+        let Some(limit) = &mut self.limit else {
+            let rests = self.rest.is_some_and(|(until, _)| now < until);
+            if seen.round_trip > target && seen.held >= LEAST_HELD && !rests {
+                let bytes = shrunk(seen.held, target, waits);
+                self.limit = Some(Limit { bytes, began: now, rises: false, best: self.rate });
+            }
+            return;
+        };
+        limit.best = limit.best.max(self.rate);
+        if seen.round_trip > target {
+            if self.rate < FALLEN * limit.best {
+                return self.give_up(now);
+            }
+            let least = (share * least.as_secs_f64() * LEAST_SHARE) as u64;
+            limit.bytes = shrunk(limit.bytes.min(seen.held), target, waits).max(least);
+            limit.rises = false;
+            return;
+        }
+        let empty = seen.round_trip < least + slack / 2;
+        // Others hold the queue as it is to be, and this one much less than they.
+        let poor = (limit.bytes as f64) < share * acked_in.as_secs_f64() / 2.0;
+        let wants = poor || empty && !held_up || self.rate < SHORT * limit.best;
+        if wants && seen.held >= limit.bytes / 10 * 9 {
+            let short = (target - seen.round_trip).max(if poor { slack / 4 } else { Duration::ZERO });
+            let more = (share * short.as_secs_f64()) as u64;
+            limit.bytes += if limit.rises && empty { more.max(limit.bytes) } else { more };
+        }
+    }
+
+    /// The queue is not this tunnel's. A limit that had held for longer than the last rest was right until now.
+    fn give_up(&mut self, now: Instant) {
+        let held_for =
+            self.limit.take().map_or(Duration::ZERO, |limit| now.saturating_duration_since(limit.began));
+        let rest = match self.rest {
+            Some((_, last)) if held_for < last => (2 * last).min(LAST_REST),
+            _ => FIRST_REST,
+        };
+        self.rest = Some((now + rest, rest));
+    }
+}
+
+/// What is held, for a round trip of `target` instead of `now`.
+fn shrunk(bytes: u64, target: Duration, now: Duration) -> u64 {
+    let ratio = target.as_secs_f64() / now.as_secs_f64().max(f64::MIN_POSITIVE);
+    (bytes as f64 * ratio.clamp(SHRINK, 1.0)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the line carries, in bytes per second, and its least round trip.
+    const CAPACITY: f64 = 12_500_000.0;
+    const LEAST: Duration = Duration::from_millis(50);
+    const TICK: Duration = Duration::from_millis(20);
+
+    /// Some tunnels over one line, each of which may have twice its share on the way, as BBR would. A fluid: what they
+    /// hold above what the line does stands in its queue.
+    struct Line {
+        now: Instant,
+        tunnels: Vec<Queue>,
+        /// Bytes that all delivered.
+        delivered: f64,
+        smoothed: f64,
+        /// How long the queue is, in seconds.
+        queue: f64,
+        /// What all tunnels get, in bytes per second.
+        carried: f64,
+    }
+
+    impl Line {
+        fn new(tunnels: usize) -> Self {
+            let tunnels = vec![Default::default(); tunnels];
+            let smoothed = LEAST.as_secs_f64();
+            Self { now: Instant::now(), tunnels, delivered: 0.0, smoothed, queue: 0.0, carried: 0.0 }
+        }
+
+        /// The queue holds at most `room` seconds; `others` of it is others', and `late` is what else delays packets.
+        fn tick(&mut self, room: f64, others: f64, late: f64) {
+            let least = LEAST.as_secs_f64();
+            let share = CAPACITY / self.tunnels.len() as f64;
+            let holds = |queue: &Queue| {
+                queue.limit().map_or(f64::INFINITY, |limit| limit as f64).min(2.0 * share * least)
+            };
+            let held: Vec<f64> = self.tunnels.iter().map(holds).collect();
+            let sum: f64 = held.iter().sum();
+            self.queue = (sum / CAPACITY - least + others).clamp(others.min(room), room);
+            let round_trip = least + self.queue + late;
+            self.carried = (sum / round_trip).min(CAPACITY);
+            self.smoothed += (round_trip - self.smoothed) / 2.0;
+            self.now += TICK;
+            let (tunnels, limited) = (self.tunnels.len(), self.limited() > 0);
+            self.delivered += self.carried * TICK.as_secs_f64();
+            for (queue, held) in self.tunnels.iter_mut().zip(held) {
+                let path = PathSample {
+                    round_trip: Some(Duration::from_secs_f64(self.smoothed)),
+                    least_round_trip: Some(LEAST),
+                    ..PathSample::default()
+                };
+                let all = All { delivered: self.delivered as u64, tunnels, limited };
+                let load = Load { held: held as u64, acked_in: path.round_trip, all };
+                queue.sample(self.now, &path, load);
+            }
+        }
+
+        fn limited(&self) -> usize {
+            self.tunnels.iter().filter(|queue| queue.limit().is_some()).count()
+        }
+    }
+
+    #[test]
+    fn tunnels_leave_a_short_queue_and_the_line_busy() {
+        for (tunnels, room) in [(1, 0.2), (2, 0.025), (4, 0.025), (16, 0.025), (4, 0.4)] {
+            let mut line = Line::new(tunnels);
+            (0..100).for_each(|_| line.tick(room, 0.0, 0.0));
+            for tick in 0..3000 {
+                line.tick(room, 0.0, 0.0);
+                assert!(
+                    (0.002..0.016).contains(&line.queue),
+                    "{tunnels} tunnels: {} s at {tick}",
+                    line.queue
+                );
+                assert!(
+                    line.carried >= 0.999 * CAPACITY,
+                    "{tunnels} tunnels: {} B/s at {tick}",
+                    line.carried
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn beside_others_that_fill_the_queue_nobody_gives_way_for_long() {
+        let mut line = Line::new(4);
+        let (mut carried, mut limited) = (0.0, 0);
+        for _ in 0..15_000 {
+            line.tick(0.1, 0.05, 0.0);
+            carried += line.carried;
+            limited += line.limited();
+        }
+        // All of the time: 0.1 s of what the line carries, for a round trip of 0.15 s.
+        assert!(carried >= 0.98 * 15_000.0 * CAPACITY * 0.1 / 0.15, "{carried}");
+        assert!(limited < 4 * 15_000 / 20, "{limited}");
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_no_queue() {
+        let mut line = Line::new(4);
+        for tick in 0..10_000_u32 {
+            // Nothing stands: a radio is late by up to 30 ms, a few times a second.
+            let late = f64::from(tick.wrapping_mul(2_654_435_761) >> 16 & 3) * 0.01;
+            line.tick(0.0, 0.0, late);
+            assert!(line.carried >= 0.7 * CAPACITY, "{} B/s at {tick}", line.carried);
+        }
+    }
+
+    #[test]
+    fn a_tunnel_that_comes_up_beside_others_begins_with_little_and_comes_to_a_share() {
+        let mut line = Line::new(3);
+        (0..200).for_each(|_| line.tick(0.025, 0.0, 0.0));
+        line.tunnels.push(Queue::default());
+        line.tick(0.025, 0.0, 0.0);
+        assert_eq!(line.tunnels[3].limit(), Some(LEAST_HELD));
+        for tick in 0..1000 {
+            line.tick(0.025, 0.0, 0.0);
+            assert!(line.queue < 0.024, "the queue overflows: {} s at {tick}", line.queue);
+        }
+        let held: Vec<_> = line.tunnels.iter().filter_map(Queue::limit).collect();
+        let (least, most) = (held.iter().min().unwrap(), held.iter().max().unwrap());
+        assert!(held.len() == 4 && *most < 3 * least, "{held:?}");
+    }
+
+    #[test]
+    fn what_a_tunnel_may_hold_is_found_anew_after_a_rest() {
+        let mut line = Line::new(1);
+        (0..100).for_each(|_| line.tick(0.2, 0.0, 0.0));
+        assert!(line.tunnels[0].limit().is_some());
+        let path =
+            PathSample { round_trip: Some(LEAST), least_round_trip: Some(LEAST), ..PathSample::default() };
+        let all = All { delivered: line.delivered as u64, tunnels: 1, limited: false };
+        line.tunnels[0].sample(line.now + 2 * FORGET, &path, Load { held: 1, acked_in: Some(LEAST), all });
+        assert_eq!(line.tunnels[0].limit(), None);
+    }
+}
