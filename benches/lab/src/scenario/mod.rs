@@ -1,6 +1,7 @@
 //! The scenarios, and what they have in common: a line that is checked first, subjects that take turns, a fresh
 //! network for each run.
 
+mod beside;
 mod clean;
 mod goodput;
 mod latency;
@@ -45,6 +46,7 @@ pub(crate) const ALL: &[Scenario] = &[
     tunnel::WIRE,
     tunnel::KILL,
     clean::NO_HARM,
+    beside::BESIDE,
     short::PAGE,
     paths::DEATH,
     matrix::MATRIX,
