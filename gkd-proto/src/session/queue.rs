@@ -47,14 +47,9 @@ const LEAST_HELD: u64 = 16 * 1024;
 /// Over how long the rate is averaged: several round trips of most paths, and the time that a loss holds all up.
 const AVERAGE: Duration = Duration::from_secs(1);
 
-/// … when it was so at so many looks on end: a sender that measures its round trip hardly sends for 200 ms.
-const LOOKS: u32 = 3;
-
-/// How long the limit is gone when the queue is none of ours; each time twice as long, up to the last, until a limit has
-/// held for long enough to be trusted.
+/// How long the limit is gone when the queue is none of ours; each time twice as long, up to the last.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(320);
-const TRUSTED: Duration = Duration::from_secs(10);
 
 /// What a tunnel may hold for its queue's sake.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,8 +74,6 @@ struct Limit {
     rises: bool,
     /// The most that was delivered under it, in bytes per second.
     best: f64,
-    /// So many looks on end found less, and the queue long.
-    fallen: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +126,7 @@ impl Queue {
         self.settles = None;
         if is_new && load.all.limited {
             // What a sender does at its start would make the queue overflow that the others keep short.
-            self.limit = Some(Limit { bytes: LEAST_HELD, began: now, rises: true, best: 0.0, fallen: 0 });
+            self.limit = Some(Limit { bytes: LEAST_HELD, began: now, rises: true, best: 0.0 });
         }
         let seen = self.seen.get_or_insert(Seen { since: now, round_trip, held: load.held });
         seen.round_trip = seen.round_trip.min(round_trip);
@@ -172,17 +165,15 @@ impl Queue {
             let rests = self.rest.is_some_and(|(until, _)| now < until);
             if seen.round_trip > target && seen.held >= LEAST_HELD && !rests {
                 let bytes = shrunk(seen.held, target, waits);
-                self.limit = Some(Limit { bytes, began: now, rises: false, best: self.rate, fallen: 0 });
+                self.limit = Some(Limit { bytes, began: now, rises: false, best: self.rate });
             }
             return;
         };
         limit.best = limit.best.max(self.rate);
-        let fallen = seen.round_trip > target && self.rate < FALLEN * limit.best;
-        limit.fallen = if fallen { limit.fallen + 1 } else { 0 };
-        if limit.fallen >= LOOKS {
-            return self.give_up(now);
-        }
         if seen.round_trip > target {
+            if self.rate < FALLEN * limit.best {
+                return self.give_up(now);
+            }
             let least = (share * least.as_secs_f64() * LEAST_SHARE) as u64;
             limit.bytes = shrunk(limit.bytes.min(seen.held), target, waits).max(least);
             limit.rises = false;
@@ -199,12 +190,12 @@ impl Queue {
         }
     }
 
-    /// The queue is not this tunnel's.
+    /// The queue is not this tunnel's. A limit that had held for longer than the last rest was right until now.
     fn give_up(&mut self, now: Instant) {
         let held_for =
             self.limit.take().map_or(Duration::ZERO, |limit| now.saturating_duration_since(limit.began));
         let rest = match self.rest {
-            Some((_, last)) if held_for < TRUSTED => (2 * last).min(LAST_REST),
+            Some((_, last)) if held_for < last => (2 * last).min(LAST_REST),
             _ => FIRST_REST,
         };
         self.rest = Some((now + rest, rest));
@@ -311,7 +302,7 @@ mod tests {
             limited += line.limited();
         }
         // All of the time: 0.1 s of what the line carries, for a round trip of 0.15 s.
-        assert!(carried >= 0.97 * 15_000.0 * CAPACITY * 0.1 / 0.15, "{carried}");
+        assert!(carried >= 0.98 * 15_000.0 * CAPACITY * 0.1 / 0.15, "{carried}");
         assert!(limited < 4 * 15_000 / 20, "{limited}");
     }
 
