@@ -105,14 +105,14 @@ fn a_runtime_that_is_dropped_with_everything_alive_does_no_harm() {
 async fn a_program_that_just_ends_still_says_what_it_wrote() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
-    for current_thread in [false, true] {
+    for (tunnels, current_thread) in [(1, false), (1, true), (4, false), (4, true)] {
         let program = std::thread::spawn(move || {
             let mut builder = match current_thread {
                 true => tokio::runtime::Builder::new_current_thread(),
                 false => tokio::runtime::Builder::new_multi_thread(),
             };
             builder.enable_all().build().unwrap().block_on(async {
-                let client = Client::connect(address, 4).await.unwrap();
+                let client = Client::connect(address, tunnels).await.unwrap();
                 let ended = client.get_connection().await.unwrap();
                 (&ended).write_all(b"last words").await.unwrap();
                 let held = client.get_connection().await.unwrap();
@@ -124,7 +124,11 @@ async fn a_program_that_just_ends_still_says_what_it_wrote() {
         let (first, _) = within("accept", server.accept()).await.unwrap();
         let (second, _) = within("accept", server.accept()).await.unwrap();
         let (ended, held) = if first.id() < second.id() { (first, second) } else { (second, first) };
-        assert_eq!(read_all(&ended).await.unwrap(), b"last words");
+        match read_all(&ended).await {
+            Ok(read) => assert_eq!(read, b"last words"),
+            // Over several tunnels the session's end may overtake what was written on another; it is never silent.
+            Err(error) => assert!(tunnels > 1 && error.kind() == io::ErrorKind::ConnectionReset, "{error}"),
+        }
         program.join().unwrap();
         let error = within("reset", held.wait_reset()).await;
         assert_eq!(error, gkd_core::proto::packet::ResetCode::SESSION);
