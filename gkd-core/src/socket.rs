@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub use bind::{Bind, BindError};
-pub use congestion::{Congestion, CongestionError};
+pub use congestion::{Congestion, CongestionError, spare_pacing};
 
 /// Connections that the kernel keeps for a listener that is busy: 64 tunnels of many clients at once.
 pub const BACKLOG: u32 = 1024;
@@ -54,10 +54,18 @@ impl SocketOptions {
     /// # Errors
     /// A congestion control that was asked for by name and is not to be had.
     pub fn apply(&self, tcp: &TcpStream) -> Result<(), CongestionError> {
-        self.set(SockRef::from(tcp))
+        self.set(SockRef::from(tcp), is_on_this_host(tcp))
     }
 
-    fn set(&self, socket: SockRef<'_>) -> Result<(), CongestionError> {
+    /// Sets a listening socket, before the first connection: what those that it accepts cannot be given any more when
+    /// they are [applied](Self::apply).
+    pub fn apply_to_listener(&self, listener: &TcpListener) {
+        if self.congestion == Congestion::Auto {
+            spare_pacing(&SockRef::from(listener));
+        }
+    }
+
+    fn set(&self, socket: SockRef<'_>, on_this_host: bool) -> Result<(), CongestionError> {
         // A packet is written whole; waiting for more to fill a segment would only delay it.
         soft("TCP_NODELAY", socket.set_tcp_nodelay(true));
         // The session pings; the kernel's keep-alive would be a second opinion, hours late.
@@ -67,7 +75,7 @@ impl SocketOptions {
             soft("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(self.unsent_low_water));
             soft("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(self.user_timeout)));
         }
-        self.congestion.set(&socket)
+        self.congestion.set(&socket, on_this_host)
     }
 }
 
@@ -78,6 +86,14 @@ pub fn set_unsent_low_water(tcp: &TcpStream, bytes: u32) {
     soft("TCP_NOTSENT_LOWAT", SockRef::from(tcp).set_tcp_notsent_lowat(bytes));
     #[cfg(not(target_os = "linux"))]
     let _ = (tcp, bytes);
+}
+
+/// Whether both ends of a connection are on this host.
+fn is_on_this_host(tcp: &TcpStream) -> bool {
+    match (tcp.local_addr(), tcp.peer_addr()) {
+        (Ok(local), Ok(peer)) => peer.ip().to_canonical().is_loopback() || local.ip() == peer.ip(),
+        _ => false,
+    }
 }
 
 fn soft(option: &str, result: io::Result<()>) {
@@ -94,7 +110,7 @@ fn soft(option: &str, result: io::Result<()>) {
 pub async fn dial(to: SocketAddr, bind: Option<&Bind>, options: &SocketOptions) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    options.set(SockRef::from(&socket)).map_err(io::Error::other)?;
+    options.set(SockRef::from(&socket), to.ip().is_loopback()).map_err(io::Error::other)?;
     if let Some(bind) = bind {
         bind.apply(&socket, to)?;
     }

@@ -26,7 +26,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub(crate) fn new(listener: TcpListener, addr: SocketAddr) -> Self {
-        socket::prepare_listener(&listener);
+        socket::prepare_listener(&listener, addr);
         Self { listener, addr, complaints: Seldom::default() }
     }
 

@@ -128,11 +128,7 @@ impl Dialer {
             connect(interleave(self.permitted(addresses)?), place).await
         });
         match dialled.await {
-            Ok(Ok(socket)) => {
-                socket::prepare(&socket);
-                Ok(socket)
-            }
-            Ok(Err(failure)) => Err(failure),
+            Ok(dialled) => dialled,
             Err(_) => Err(DialCause::TimedOut(self.timeout).into()),
         }
     }
@@ -235,7 +231,7 @@ async fn connect<P>(
 }
 
 async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(addr).await?;
+    let socket = socket::connect(addr).await?;
     // A free port of this machine, dialled from itself, can meet itself (RFC 9293, simultaneous open).
     let local = socket.local_addr()?;
     if local.port() == addr.port() && local == socket.peer_addr()? {

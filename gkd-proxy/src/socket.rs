@@ -1,12 +1,13 @@
 //! What both kinds of sockets of this crate have in common, those of programs and those of destinations.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
+use gkd_core::socket::spare_pacing;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// After how long a silent socket is asked whether its other end is still there. As long as usual middleboxes
@@ -24,10 +25,24 @@ pub(crate) fn prepare(socket: &TcpStream) {
     set_options(SockRef::from(socket));
 }
 
-/// The same of a listening socket, for those that it accepts: Linux gives them the options of their listener, which
-/// spares three system calls for each.
-pub(crate) fn prepare_listener(listener: &TcpListener) {
-    set_options(SockRef::from(listener));
+/// The same of a listening socket on `addr`, for those that it accepts: Linux gives them the options of their listener,
+/// which spares three system calls for each.
+pub(crate) fn prepare_listener(listener: &TcpListener, addr: SocketAddr) {
+    let socket = SockRef::from(listener);
+    if addr.ip().is_loopback() {
+        spare_pacing(&socket);
+    }
+    set_options(socket);
+}
+
+/// Connects, with the options of a relayed socket.
+pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if addr.ip().is_loopback() {
+        spare_pacing(&SockRef::from(&socket));
+    }
+    set_options(SockRef::from(&socket));
+    socket.connect(addr).await
 }
 
 /// Whether what was accepted has the options already.

@@ -214,6 +214,7 @@ impl ServerBuilder {
             let _entered = runtime.enter();
             listen(&self.listen, self.listeners)?
         };
+        listeners.iter().for_each(|listener| self.options.apply_to_listener(listener));
         if listeners.is_empty() {
             return Err(Error::Config("the server has no address to listen on: name one".into()));
         }

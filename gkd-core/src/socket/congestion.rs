@@ -1,15 +1,18 @@
-//! Congestion control of tunnels: the best that the kernel permits, its own choice, or one by name.
+//! Congestion control of tunnels: the best that the kernel permits, its own choice, or one by name; and that what stays
+//! on this host is not paced.
 
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use socket2::SockRef;
 
 /// Which congestion control the tunnels use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
-    /// `bbr` where the kernel permits it, else the system's own.
+    /// `bbr` where the kernel permits it, else the system's own. Between two ends on one host none that paces: see
+    /// [`spare_pacing`].
     #[default]
     Auto,
     /// The system's own.
@@ -20,6 +23,9 @@ pub enum Congestion {
 
 /// What `Auto` tries: it keeps a line with random loss full, which is what tunnels are for.
 const PREFERRED: &str = "bbr";
+
+/// What there always is, for everybody, and does not pace.
+const UNPACED: &str = "reno";
 
 /// The longest name, one less than the kernel's `TCP_CA_NAME_MAX` with its final zero.
 const NAME_MAX: usize = 15;
@@ -58,12 +64,17 @@ impl Congestion {
         let Self::Name(name) = self else { return Ok(()) };
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
             .map_err(|error| unavailable(name, &error))?;
-        self.set(&SockRef::from(&socket))
+        self.set(&SockRef::from(&socket), false)
     }
 
-    pub(super) fn set(&self, socket: &SockRef<'_>) -> Result<(), CongestionError> {
+    /// Sets a socket whose other end is on this host, or is not.
+    pub(super) fn set(&self, socket: &SockRef<'_>, on_this_host: bool) -> Result<(), CongestionError> {
         match self {
             Self::System => Ok(()),
+            Self::Auto if on_this_host => {
+                spare_pacing(socket);
+                Ok(())
+            }
             Self::Auto => {
                 super::soft("TCP_CONGESTION", set(socket, PREFERRED));
                 Ok(())
@@ -71,6 +82,25 @@ impl Congestion {
             Self::Name(name) => set(socket, name).map_err(|error| unavailable(name, &error)),
         }
     }
+}
+
+/// Has a socket that is not connected yet, or a listening one for those that it accepts, send what there is at once where
+/// the system's own congestion control is `bbr`, which paces: it hands each burst to a timer of its own. For sockets whose
+/// other end is on this host. Nothing is lost there and no line can be filled, and the timers cost a sixth of the time that
+/// bytes take. On a connected socket it is of no use: the kernel goes on pacing.
+pub fn spare_pacing(socket: &SockRef<'_>) {
+    if system_paces() {
+        super::soft("TCP_CONGESTION", set(socket, UNPACED));
+    }
+}
+
+/// Whether the system's own congestion control is the one that paces, as it was when this was asked first.
+fn system_paces() -> bool {
+    static PACES: OnceLock<bool> = OnceLock::new();
+    *PACES.get_or_init(|| {
+        let own = std::fs::read("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+        own.trim_ascii_end() == PREFERRED.as_bytes()
+    })
 }
 
 #[cfg(target_os = "linux")]

@@ -58,6 +58,31 @@ async fn both_wildcards_listen_on_one_port() {
     listen(SocketAddr::from(([0, 0, 0, 0], port)), BACKLOG).unwrap();
 }
 
+/// Where the system's own is another than `bbr` there is nothing to tell apart.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_stays_on_this_host_is_not_paced_unless_it_was_asked_for_by_name() {
+    let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    let own = own.trim_end();
+    let unpaced = if own == "bbr" { "reno" } else { own };
+    for (congestion, local) in
+        [(Congestion::Auto, unpaced), (Congestion::System, own), (Congestion::Name(own.to_owned()), own)]
+    {
+        let options = SocketOptions { congestion: congestion.clone(), ..SocketOptions::default() };
+        let listener = listen(any(), BACKLOG).unwrap();
+        options.apply_to_listener(&listener);
+        let (dialled, accepted) =
+            tokio::join!(dial(listener.local_addr().unwrap(), None, &options), listener.accept());
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap().0);
+        options.apply(&accepted).unwrap();
+        for tcp in [dialled, accepted] {
+            let name = SockRef::from(&tcp).tcp_congestion().unwrap();
+            let name = String::from_utf8(name).unwrap();
+            assert_eq!(name.trim_end_matches('\0'), local, "{congestion}");
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_kernel_tells_the_round_trip_and_what_is_unsent() {
