@@ -26,7 +26,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::buffers::{self, Busy};
 use crate::carrier::Carrier;
-use crate::manager::{TunnelGuard, TunnelHandle, TunnelManager};
+use crate::manager::{May, State, TunnelGuard, TunnelHandle, TunnelManager};
 
 /// The smallest and the largest read. Small ones keep an idle tunnel cheap, large ones save system calls and
 /// locks on a busy one.
@@ -156,6 +156,10 @@ struct Tunnel {
     out: Transmit,
     /// Bytes may stand in the carrier's own buffer.
     flush: bool,
+    /// The session was asked for a batch and had none: it wakes this task when it has.
+    asked: bool,
+    /// The session was called since it was last asked for its time.
+    unarmed: bool,
     room: usize,
     /// Set while bytes move.
     tick: Option<Pin<Box<Sleep>>>,
@@ -184,6 +188,8 @@ impl Tunnel {
             received: 0,
             out: Transmit::new(),
             flush: false,
+            asked: false,
+            unarmed: false,
             room: FIRST_ROOM,
             tick: None,
             busy: None,
@@ -198,6 +204,7 @@ impl Tunnel {
         self.handle.stop.register(cx.waker());
         // While it works it needs no call: it asks the session before it rests.
         self.handle.ready.take();
+        self.asked = false;
         self.yield_at = std::time::Instant::now() + TURN_TIME;
         for _ in 0..TURNS {
             if let Some(reason) = self.handle.dropped() {
@@ -211,6 +218,9 @@ impl Tunnel {
             self.moved |= read.moved | write.moved;
             self.poll_tick(cx);
             if read.rests && write.rests {
+                if std::mem::take(&mut self.unarmed) {
+                    self.manager.with(|_, _| ());
+                }
                 return Poll::Pending;
             }
             if self.is_turn_over() {
@@ -229,11 +239,12 @@ impl Tunnel {
     fn poll_read_turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, EndCause> {
         let mut turn = Turn::default();
         if std::mem::take(&mut self.unread) {
-            self.give()?;
+            self.give(cx)?;
             turn.moved = true;
         }
         for _ in 0..STEPS {
-            if turn.moved && self.is_turn_over() {
+            // What is to be written does not wait for more to be read.
+            if turn.moved && (self.out.has_remaining() || self.is_turn_over()) {
                 break;
             }
             if self.deaf {
@@ -249,7 +260,7 @@ impl Tunnel {
                 Poll::Ready(Ok(count)) => {
                     turn.moved = true;
                     self.received += count as u64;
-                    self.give()?;
+                    self.give(cx)?;
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),
             }
@@ -326,13 +337,20 @@ impl Tunnel {
         }
     }
 
-    /// Hands what was read to the session.
-    fn give(&mut self) -> Result<(), EndCause> {
-        let (tunnel, buf) = (self.handle.id, &mut self.buf);
-        let (result, ended, took) = self.manager.with(|state, now| {
+    /// Hands what was read to the session, and in the same call asks for what is to be written, unless something is.
+    fn give(&mut self, cx: &mut Context<'_>) -> Result<(), EndCause> {
+        let (tunnel, room, handle) = (self.handle.id, self.room, &self.handle);
+        let (buf, out) = (&mut self.buf, &mut self.out);
+        // One that is over gets nothing more to carry.
+        let writes = self.over || self.flush || out.has_remaining();
+        let (result, ended, took) = self.manager.with_tunnel(|state, now| {
             let result = state.receive(now, tunnel, buf);
-            (result, state.ended().is_some(), now.elapsed())
+            let took = now.elapsed();
+            let may = if writes { May::GoOn } else { ask(state, now, handle, room, out, cx) };
+            ((result, state.ended().is_some(), took), may)
         });
+        self.unarmed = writes || out.has_remaining();
+        self.asked = !self.unarmed;
         self.want = size_for_time(self.want, took);
         match result {
             Ok(()) => Ok(()),
@@ -357,16 +375,13 @@ impl Tunnel {
                     turn.rests = true;
                     break;
                 }
-                let (tunnel, room, out) = (self.handle.id, self.room, &mut self.out);
-                let handle = &self.handle;
-                self.manager.with(|state, now| {
-                    state.session.poll_transmit(now, tunnel, room, out);
-                    if !out.has_remaining() {
-                        // Under the lock: what the session gets to send from now on wakes this task.
-                        handle.ready.register(cx.waker());
-                    }
-                });
-                if !self.out.has_remaining() {
+                if !self.asked {
+                    let (handle, room, out) = (&self.handle, self.room, &mut self.out);
+                    self.manager.with_tunnel(|state, now| ((), ask(state, now, handle, room, out, cx)));
+                    self.unarmed = out.has_remaining();
+                    self.asked = !self.unarmed;
+                }
+                if self.asked {
                     turn.rests = true;
                     break;
                 }
@@ -518,6 +533,23 @@ impl Drop for Tunnel {
             self.last_words();
         }
     }
+}
+
+/// Asks the session for a batch. The task may rest when there is none: it was registered under the lock, so that what the
+/// session gets to send from now on wakes it.
+fn ask(
+    state: &mut State,
+    now: std::time::Instant,
+    handle: &TunnelHandle,
+    room: usize,
+    out: &mut Transmit,
+    cx: &Context<'_>,
+) -> May {
+    if state.session.poll_transmit(now, handle.id, room, out) {
+        return May::GoOn;
+    }
+    handle.ready.register(cx.waker());
+    May::Rest
 }
 
 /// What the session took long over is read in smaller parts: half of `want` next time.

@@ -40,8 +40,7 @@ pub use end::SessionEnd;
 pub(crate) use handle::{TunnelGuard, TunnelHandle};
 pub(crate) use openers::Opener;
 pub(crate) use slot::{Slot, register};
-use state::State;
-pub(crate) use state::{Accepted, Parts};
+pub(crate) use state::{Accepted, Parts, State};
 
 use crate::identity::{new_boot_id, new_seed};
 
@@ -56,6 +55,15 @@ pub(crate) enum Phase {
     Ended,
     /// It has ended, and so have its tunnels.
     Gone,
+}
+
+/// What a tunnel's task may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum May {
+    /// Wait for what wakes it.
+    Rest,
+    /// Go on: it has something to do.
+    GoOn,
 }
 
 /// One session and all that waits for it.
@@ -137,6 +145,19 @@ impl TunnelManager {
         self.call(|state, now, batch| {
             let result = call(state.parts(id), now);
             state.settle(now, batch);
+            result
+        })
+    }
+
+    /// As [`with`](Self::with), for a tunnel's task at work. The session is asked for its time only when the call says that
+    /// the task may rest now; before it rests otherwise, the task has to call [`with`](Self::with).
+    pub(crate) fn with_tunnel<R>(self: &Arc<Self>, call: impl FnOnce(&mut State, Instant) -> (R, May)) -> R {
+        self.call(|state, now, batch| {
+            let (result, may) = call(state, now);
+            state.settle(now, batch);
+            if may == May::Rest {
+                state.arm(batch);
+            }
             result
         })
     }
