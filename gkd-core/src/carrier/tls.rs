@@ -7,6 +7,7 @@
 //! the session id in 32 hex digits, so that a balancer can keep the tunnels of a session together; the `g`
 //! is there because an all-digit label is refused as a name.
 
+mod cipher;
 mod handshake;
 mod keys;
 mod reader;

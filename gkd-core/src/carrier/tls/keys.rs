@@ -42,7 +42,7 @@ impl Keys {
         #[allow(irrefutable_let_patterns)]
         let SupportedCipherSuite::Tls13(suite) = suite else { return Err(Error::HandshakeNotComplete) };
         let ((received, open), (sent, seal)) = (secrets.rx, secrets.tx);
-        let (opener, sealer) = (Opener::new(suite, open, received)?, Sealer::new(suite, seal, sent)?);
+        let (opener, sealer) = (Opener::new(open, received)?, Sealer::new(suite, seal, sent)?);
         Ok((Self { side, suite }, opener, sealer))
     }
 
@@ -52,7 +52,7 @@ impl Keys {
             Side::Client(client) => client.update_rx_secret()?,
             Side::Server(server) => server.update_rx_secret()?,
         };
-        Opener::new(self.suite, secrets, sequence)
+        Opener::new(secrets, sequence)
     }
 
     /// What seals all behind this end's `KeyUpdate`.

@@ -1,13 +1,15 @@
 //! The record protection of TLS 1.3 (RFC 8446 §5) in the caller's buffers, each direction for itself.
 //!
-//! Opening is the TLS library's own, in place. Its sealing allocates for each record and copies twice through the
-//! unbuffered interface, so sealing is done here, with the same AEAD; so is the count of records for each key.
+//! What a record is and what stands in it is the TLS library's to say; its sealing allocates for each record and copies
+//! twice through the unbuffered interface, so sealing and opening are done here, with the same [`Cipher`]s; so is the count
+//! of records for each key.
 
-use aws_lc_rs::aead;
-use rustls::crypto::cipher::{InboundOpaqueMessage, InboundPlainMessage, MessageDecrypter, Nonce};
+use rustls::crypto::cipher::{InboundOpaqueMessage, InboundPlainMessage, Iv, Nonce};
 use rustls::{
     ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, ProtocolVersion, Tls13CipherSuite,
 };
+
+use super::cipher::Cipher;
 
 /// A record's type, version and length.
 pub(super) const HEADER: usize = 5;
@@ -16,7 +18,7 @@ pub(super) const HEADER: usize = 5;
 pub(super) const CONTENT_MAX: usize = 16 * 1024;
 
 /// What every AEAD of TLS 1.3 adds: RFC 5116 §5.1, RFC 8439 §2.8.
-const TAG: usize = 16;
+pub(super) const TAG: usize = 16;
 
 /// What is around the content of a record that this end seals: header, type, tag.
 pub(super) const OVERHEAD: usize = HEADER + 1 + TAG;
@@ -56,38 +58,33 @@ pub(super) fn sealed_length(bytes: &[u8]) -> Result<Option<usize>, Error> {
 
 /// Opens what the other end sealed under one key.
 pub(super) struct Opener {
-    decrypter: Box<dyn MessageDecrypter>,
+    cipher: Cipher,
+    iv: Iv,
     sequence: u64,
 }
 
 impl Opener {
-    pub(super) fn new(
-        suite: &Tls13CipherSuite,
-        secrets: ConnectionTrafficSecrets,
-        sequence: u64,
-    ) -> Result<Self, Error> {
-        use ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
-        let (Aes128Gcm { key, iv } | Aes256Gcm { key, iv } | Chacha20Poly1305 { key, iv }) = secrets else {
-            return Err(unknown_cipher());
-        };
-        Ok(Self { decrypter: suite.aead_alg.decrypter(key, iv), sequence })
+    pub(super) fn new(secrets: ConnectionTrafficSecrets, sequence: u64) -> Result<Self, Error> {
+        let (cipher, iv) = Cipher::new(secrets)?;
+        Ok(Self { cipher, iv, sequence })
     }
 
     /// Opens a whole record in place.
     pub(super) fn open<'a>(&mut self, record: &'a mut [u8]) -> Result<InboundPlainMessage<'a>, Error> {
-        let sealed = record.get_mut(HEADER..).unwrap_or_default();
-        let message =
-            InboundOpaqueMessage::new(ContentType::ApplicationData, ProtocolVersion::TLSv1_2, sealed);
-        let plain = self.decrypter.decrypt(message, self.sequence)?;
+        let (&mut header, sealed) = record.split_first_chunk_mut().ok_or(Error::DecryptError)?;
+        let nonce = Nonce::new(&self.iv, self.sequence).0;
+        let opened = self.cipher.open(nonce, header, sealed).map_err(|_| Error::DecryptError)?;
         self.sequence = self.sequence.checked_add(1).ok_or(Error::DecryptError)?;
-        Ok(plain)
+        // The type stands behind the content, and padding behind that: §5.2.
+        InboundOpaqueMessage::new(ContentType::ApplicationData, ProtocolVersion::TLSv1_2, opened)
+            .into_tls13_unpadded_message()
     }
 }
 
 /// Seals what this end sends under one key.
 pub(super) struct Sealer {
-    key: aead::LessSafeKey,
-    iv: rustls::crypto::cipher::Iv,
+    cipher: Cipher,
+    iv: Iv,
     sequence: u64,
     /// So many records this key is good for: RFC 8446 §5.5.
     pub(super) limit: u64,
@@ -99,16 +96,8 @@ impl Sealer {
         secrets: ConnectionTrafficSecrets,
         sequence: u64,
     ) -> Result<Self, Error> {
-        use ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
-        let (cipher, key, iv) = match secrets {
-            Aes128Gcm { key, iv } => (&aead::AES_128_GCM, key, iv),
-            Aes256Gcm { key, iv } => (&aead::AES_256_GCM, key, iv),
-            Chacha20Poly1305 { key, iv } => (&aead::CHACHA20_POLY1305, key, iv),
-            _ => return Err(unknown_cipher()),
-        };
-        let key = aead::UnboundKey::new(cipher, key.as_ref()).map_err(|_| Error::EncryptError)?;
-        let limit = suite.common.confidentiality_limit;
-        Ok(Self { key: aead::LessSafeKey::new(key), iv, sequence, limit })
+        let (cipher, iv) = Cipher::new(secrets)?;
+        Ok(Self { cipher, iv, sequence, limit: suite.common.confidentiality_limit })
     }
 
     /// Whether only one more record may be sealed, which has to tell the other end of the next key.
@@ -117,7 +106,7 @@ impl Sealer {
     }
 
     /// Seals the next `len` bytes of `content`, [`CONTENT_MAX`] at the most, into one record at the front of `out`;
-    /// its length. They are copied only where they lie in several slices.
+    /// its length.
     pub(super) fn seal(
         &mut self,
         kind: ContentType,
@@ -133,25 +122,12 @@ impl Sealer {
         let (record, _) = out.split_at_mut_checked(len + OVERHEAD).ok_or(Error::EncryptError)?;
         let (start, sealed) = record.split_at_mut(HEADER);
         start.copy_from_slice(&header);
-        let (sealed, end) = sealed.split_at_mut(len);
-        let nonce = aead::Nonce::assume_unique_for_key(Nonce::new(&self.iv, self.sequence).0);
+        let nonce = Nonce::new(&self.iv, self.sequence).0;
         // Never used again, not even after a failure.
         self.sequence += 1;
-        let (aad, kind) = (aead::Aad::from(header), [u8::from(kind)]);
-        match content.lone(len) {
-            Some(lone) => self.key.seal_out_of_place_scatter(nonce, aad, lone, sealed, &kind, end),
-            None => {
-                content.copy_to(sealed);
-                self.key.seal_in_place_scatter(nonce, aad, sealed, &kind, end)
-            }
-        }
-        .map_err(|_| Error::EncryptError)?;
+        self.cipher.seal(nonce, header, content, u8::from(kind), sealed).map_err(|_| Error::EncryptError)?;
         Ok(len + OVERHEAD)
     }
-}
-
-fn unknown_cipher() -> Error {
-    Error::General("the TLS library chose a cipher that was not offered".to_owned())
 }
 
 /// Bytes in several slices, taken from the front.
@@ -177,7 +153,7 @@ impl<'a> Gather<'a> {
     }
 
     /// The next `len` bytes, if they lie in one slice.
-    fn lone(&mut self, len: usize) -> Option<&'a [u8]> {
+    pub(super) fn lone(&mut self, len: usize) -> Option<&'a [u8]> {
         while self.front.is_empty()
             && let [next, rest @ ..] = self.slices
         {
@@ -190,7 +166,7 @@ impl<'a> Gather<'a> {
     }
 
     /// Fills `to` with the next bytes, of which there are enough.
-    fn copy_to(&mut self, to: &mut [u8]) {
+    pub(super) fn copy_to(&mut self, to: &mut [u8]) {
         let mut at = 0;
         while at < to.len() {
             let len = self.front.len().min(to.len() - at);
