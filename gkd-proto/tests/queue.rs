@@ -47,6 +47,6 @@ fn a_line_is_busy_however_long_its_queue_is() {
         pair.run_for(FOR);
         let carried = (pair.read(SERVER, bulk) - before) as f64;
         let could = paths.iter().map(|path| path.rate as f64).sum::<f64>() * FOR.as_secs_f64();
-        assert!(carried > 0.97 * could, "{carried} of {could}");
+        assert!(carried > 0.99 * could, "{carried} of {could}");
     }
 }

@@ -346,7 +346,7 @@ impl Session {
     }
 
     /// Has a packet sent again on another tunnel, unless it was already.
-    fn give_elsewhere(&mut self, written: &mut Written) {
+    pub(super) fn give_elsewhere(&mut self, written: &mut Written) {
         if std::mem::replace(&mut written.elsewhere, true) {
             return;
         }

@@ -186,8 +186,8 @@ impl Tunnel {
     /// It delivers nothing for a round trip or so, because it has to send again what was lost: the kernel says so, or
     /// what it holds has waited for half as long again as usual.
     pub(super) fn is_held_back(&self, now: Instant) -> bool {
-        let usual = self.estimate.loaded_round_trip().unwrap_or_default();
-        let late = |oldest: Instant| now.saturating_duration_since(oldest) > usual * 3 / 2 + ACK_DELAY;
+        let late_after = self.late_after().unwrap_or(ACK_DELAY);
+        let late = |oldest: Instant| now.saturating_duration_since(oldest) > late_after;
         self.estimate.kernel.recovering || self.oldest_at().is_some_and(late)
     }
 

@@ -22,6 +22,7 @@ mod once;
 mod outgoing;
 mod queue;
 mod receive;
+mod repeat;
 mod schedule;
 mod seen;
 mod send;

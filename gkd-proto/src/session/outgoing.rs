@@ -115,7 +115,8 @@ impl Session {
     }
 
     fn put_counted(&mut self, now: Instant, tunnel: TunnelId, end: usize, out: &mut Transmit) {
-        let leaves_control = !self.schedule.control.is_empty() && self.declines(now, tunnel, Backlog::of(1));
+        let leaves_control = !self.schedule.control.is_empty()
+            && (self.leaves_repeats(now, tunnel) || self.declines(now, tunnel, Backlog::of(1)));
         while out.remaining() < end {
             let before = out.remaining();
             let room = end - before;
@@ -228,6 +229,9 @@ impl Session {
 
     /// A packet whose tunnel died or is suspect, before anything new: a reader waits for it.
     fn put_resend(&mut self, now: Instant, tunnel: TunnelId, out: &mut Transmit) -> Option<Put> {
+        if !self.schedule.resend.is_empty() && self.leaves_repeats(now, tunnel) {
+            return None;
+        }
         while let Some(&id) = self.schedule.resend.front() {
             let waiting = self.connections.get(&id).map_or(0, |connection| connection.send.resend_bytes());
             if waiting > 0 && self.declines(now, tunnel, Backlog::of(waiting)) {

@@ -88,7 +88,8 @@ struct Seen {
 /// What a tunnel carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// Bytes that are not acknowledged.
+    /// The most bytes that were not acknowledged since this was told last. What is held just now may be less by all that
+    /// one acknowledgement covers.
     pub(super) held: u64,
     /// How long it takes until they are.
     pub(super) acked_in: Option<Duration>,

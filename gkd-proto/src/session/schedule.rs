@@ -223,8 +223,8 @@ impl Session {
             return;
         }
         let idle = self.tunnels.values().filter(usable).filter(|tunnel| tunnel.idle);
-        let soonest = idle
-            .min_by_key(|tunnel| (tunnel.is_full(), tunnel.estimate.kernel.recovering, tunnel.arrives_in(1)));
+        let soonest =
+            idle.min_by_key(|tunnel| (tunnel.is_full(), tunnel.waits_for_others(), tunnel.arrives_in(1)));
         if let Some((soonest, arrives_in)) = soonest.map(|tunnel| (tunnel.id, tunnel.arrives_in(1))) {
             self.wake(soonest);
             arrives_in.into_iter().for_each(|arrives_in| self.pass_over(arrives_in));

@@ -48,7 +48,8 @@ impl Session {
             Decline::Until { at, .. } => Some(at),
             Decline::No | Decline::Lapsed => None,
         };
-        [tunnel.ack_deadline(), overdue, tunnel.suspicion_at(), answer, ping, lapse]
+        let repeat = self.repeat_at(tunnel);
+        [tunnel.ack_deadline(), overdue, tunnel.suspicion_at(), repeat, answer, ping, lapse]
             .into_iter()
             .flatten()
             .min()
@@ -140,6 +141,7 @@ impl Session {
         let ack = tunnel.ack_deadline().is_some_and(|due| now >= due);
         let overdue = tunnel.overdue_at().is_some_and(|due| now >= due);
         let look = tunnel.suspicion_at().is_some_and(|due| now >= due);
+        let late = self.repeat_at(tunnel).is_some_and(|due| now >= due);
         if ack && let Some(tunnel) = self.tunnels.get_mut(&id) {
             tunnel.ack_due = true;
             self.wake(id);
@@ -150,6 +152,9 @@ impl Session {
         }
         if look {
             self.suspect_if_silent(now, id);
+        }
+        if late {
+            self.repeat_late(now, id);
         }
         self.lapse(now, id);
     }

@@ -92,7 +92,7 @@ pub(super) struct Written {
     delivered_at: Instant,
     /// How long before it the packet had been written that was acknowledged last by then, in microseconds.
     written_for: u32,
-    /// It was given to the others as well, while this tunnel was suspect.
+    /// It was given to the others as well, for this tunnel was suspect, or late.
     pub(super) elsewhere: bool,
 }
 
@@ -117,6 +117,8 @@ pub(super) struct Tunnel {
     pub(super) acked: u64,
     pub(super) in_flight: VecDeque<Written>,
     pub(super) in_flight_bytes: u64,
+    /// The most of that since the kernel last told of the path.
+    most_in_flight: u64,
     delivered: u64,
     delivered_at: Instant,
     /// When the packet was written that was acknowledged last.
@@ -149,6 +151,8 @@ pub(super) struct Tunnel {
     pub(super) carried_at: Instant,
     /// Not looked at as a suspect before this.
     pub(super) next_look: Instant,
+    /// What it holds is not given to an idle tunnel before this.
+    pub(super) next_repeat: Instant,
     /// This end sends nothing counted on it any more; the other end said so.
     pub(super) leaving: bool,
     pub(super) left: bool,
@@ -177,6 +181,7 @@ impl Tunnel {
             acked: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            most_in_flight: 0,
             delivered: 0,
             delivered_at: now,
             acked_at: now,
@@ -199,6 +204,7 @@ impl Tunnel {
             passed_over: false,
             carried_at: now,
             next_look: now,
+            next_repeat: now,
             leaving: false,
             left: false,
             close_told: false,
@@ -214,7 +220,8 @@ impl Tunnel {
     /// What the kernel says of its path, while all tunnels are as told.
     pub(super) fn learn(&mut self, now: Instant, sample: PathSample, all: All) {
         self.estimate.kernel = sample;
-        let (held, acked_in) = (self.in_flight_bytes, self.estimate.own.smoothed());
+        let held = std::mem::replace(&mut self.most_in_flight, self.in_flight_bytes);
+        let acked_in = self.estimate.own.smoothed();
         self.queue.sample(now, &sample, Load { held, acked_in, all });
     }
 
@@ -236,6 +243,7 @@ impl Tunnel {
         self.carried_at = now;
         self.written += 1;
         self.in_flight_bytes += size as u64;
+        self.most_in_flight = self.most_in_flight.max(self.in_flight_bytes);
         let (delivered, delivered_at) = (self.delivered, self.delivered_at);
         let written_for = now.saturating_duration_since(self.acked_at).as_micros();
         let written_for = u32::try_from(written_for).unwrap_or(u32::MAX);
@@ -449,15 +457,16 @@ impl Hash for Tunnel {
     fn hash<H: Hasher>(&self, to: &mut H) {
         #[rustfmt::skip]
         let Self {
-            id, estimate: _, queue: _, written, acked, in_flight, in_flight_bytes, delivered: _, delivered_at: _,
+            id, estimate: _, queue: _, written, acked, in_flight, in_flight_bytes, most_in_flight: _, delivered: _, delivered_at: _,
             acked_at: _, last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
-            overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, declined, passed_over, carried_at, next_look, leaving, left, close_told,
+            overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, declined, passed_over, carried_at, next_look, next_repeat,
+            leaving, left, close_told,
             dropping, idle, to_poll, bytes_sent: _, bytes_received: _, rest,
         } = self;
         (id, ack_delay(self.estimate.round_trip()), self.patience()).hash(to);
         (written, acked, in_flight, in_flight_bytes, last_progress).hash(to);
         (received, told, untold_bytes, first_untold, last_counted, ack_due, overdue_told).hash(to);
-        (last_heard, ping, pinged_at, ping_due, pong_due, suspect, next_look, rest).hash(to);
+        (last_heard, ping, pinged_at, ping_due, pong_due, suspect, next_look, next_repeat, rest).hash(to);
         (leaving, left, close_told, dropping, idle, to_poll, declined, passed_over, carried_at).hash(to);
     }
 }
