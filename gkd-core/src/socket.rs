@@ -110,7 +110,7 @@ fn soft(option: &str, result: io::Result<()>) {
 pub async fn dial(to: SocketAddr, bind: Option<&Bind>, options: &SocketOptions) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    options.set(SockRef::from(&socket), to.ip().is_loopback()).map_err(io::Error::other)?;
+    options.set(SockRef::from(&socket), to.ip().to_canonical().is_loopback()).map_err(io::Error::other)?;
     if let Some(bind) = bind {
         bind.apply(&socket, to)?;
     }

@@ -346,10 +346,12 @@ impl Tunnel {
         let (result, ended, took) = self.manager.with_tunnel(|state, now| {
             let result = state.receive(now, tunnel, buf);
             let took = now.elapsed();
-            let may = if writes { May::GoOn } else { ask(state, now, handle, room, out, cx) };
+            // One that broke a rule ends at once, and gets nothing either; but the session's end it tells.
+            let broken = result.as_ref().is_err_and(|error| error.scope() != Scope::Session);
+            let may = if writes || broken { May::GoOn } else { ask(state, now, handle, room, out, cx) };
             ((result, state.ended().is_some(), took), may)
         });
-        self.unarmed = writes || out.has_remaining();
+        self.unarmed = writes || result.is_err() || out.has_remaining();
         self.asked = !self.unarmed;
         self.want = size_for_time(self.want, took);
         match result {

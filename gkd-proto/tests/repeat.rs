@@ -100,7 +100,7 @@ fn nothing_is_repeated_where_no_other_tunnel_stands_idle() {
 fn what_is_repeated_is_a_part_of_what_is_sent_however_late_tunnels_are() {
     let (mut pair, id) = warm(&FOUR);
     for _ in 0..300 {
-        late(&mut pair, id, 2000, millis(150));
+        late(&mut pair, id, 20_000, millis(150));
         pair.run_for(millis(300));
     }
     let stats = stats(&pair);

@@ -29,7 +29,7 @@ pub(crate) fn prepare(socket: &TcpStream) {
 /// which spares three system calls for each.
 pub(crate) fn prepare_listener(listener: &TcpListener, addr: SocketAddr) {
     let socket = SockRef::from(listener);
-    if addr.ip().is_loopback() {
+    if addr.ip().to_canonical().is_loopback() {
         spare_pacing(&socket);
     }
     set_options(socket);
@@ -38,7 +38,7 @@ pub(crate) fn prepare_listener(listener: &TcpListener, addr: SocketAddr) {
 /// Connects, with the options of a relayed socket.
 pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if addr.ip().is_loopback() {
+    if addr.ip().to_canonical().is_loopback() {
         spare_pacing(&SockRef::from(&socket));
     }
     set_options(SockRef::from(&socket));

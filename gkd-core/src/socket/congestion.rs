@@ -94,12 +94,14 @@ pub fn spare_pacing(socket: &SockRef<'_>) {
     }
 }
 
-/// Whether the system's own congestion control is the one that paces, as it was when this was asked first.
+/// Whether the system's own congestion control is the one that paces, as it was when this was asked first; and this process
+/// may take it, or those from elsewhere that a listener accepts could not be given it again.
 fn system_paces() -> bool {
     static PACES: OnceLock<bool> = OnceLock::new();
     *PACES.get_or_init(|| {
         let own = std::fs::read("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
-        own.trim_ascii_end() == PREFERRED.as_bytes()
+        let is_own = own.trim_ascii_end() == PREFERRED.as_bytes();
+        is_own && Congestion::Name(PREFERRED.to_owned()).check().is_ok()
     })
 }
 

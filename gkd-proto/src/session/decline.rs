@@ -188,7 +188,7 @@ impl Tunnel {
     pub(super) fn is_held_back(&self, now: Instant) -> bool {
         let late_after = self.late_after().unwrap_or(ACK_DELAY);
         let late = |oldest: Instant| now.saturating_duration_since(oldest) > late_after;
-        self.estimate.kernel.recovering || self.oldest_at().is_some_and(late)
+        self.waits_for_others() || self.oldest_at().is_some_and(late)
     }
 
     /// Whether a packet that arrives in `other` over another tunnel is there so much sooner that this one leaves it

@@ -43,6 +43,10 @@ impl Session {
     /// order and whole, or [`handle_tunnel_down`](Self::handle_tunnel_down) called.
     pub fn poll_transmit(&mut self, now: Instant, tunnel: TunnelId, room: usize, out: &mut Transmit) -> bool {
         let start = out.remaining();
+        if let Some(state) = self.tunnels.get_mut(&tunnel) {
+            // It is being asked: what it leaves to others must not wake it again.
+            state.idle = false;
+        }
         if self.is_closed() {
             self.put_farewell(tunnel, out);
         } else if self.tunnels.get(&tunnel).is_some_and(|state| state.dropping.is_none()) {

@@ -38,13 +38,20 @@ impl Session {
             other.id != tunnel && other.is_in_use() && !other.suspect && free
         });
         let soonest = idle.filter_map(|other| Some((other.arrives_in(1)?, other.id))).min();
-        let Some((_, soonest)) = soonest.filter(|(arrives_in, _)| *arrives_in < usual) else { return };
+        let Some((_, soonest)) = soonest.filter(|(arrives_in, _)| *arrives_in < usual) else {
+            // Others may have left something to this one while it was not late.
+            if self.schedule.has_data() || !self.schedule.control.is_empty() {
+                self.wake_others(tunnel);
+            }
+            return;
+        };
 
         let allowed = FREE + self.counters.payload_sent / PART;
         let mut left = allowed.saturating_sub(self.counters.repeated).min(MOST);
         let Some(state) = self.tunnels.get_mut(&tunnel) else { return };
         let late_for = state.late_after().unwrap_or(usual);
         let mut in_flight = std::mem::take(&mut state.in_flight);
+        let before = left;
         for written in in_flight.iter_mut().filter(|written| !written.elsewhere) {
             let size = u64::from(written.size);
             if now < written.at + late_for || size > left {
@@ -57,7 +64,9 @@ impl Session {
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             state.in_flight = in_flight;
         }
-        self.wake(soonest);
+        if left < before {
+            self.wake(soonest);
+        }
     }
 
     /// What this tunnel holds was given to the others, and one of them is not late itself: what is sent again is for that,
@@ -85,7 +94,7 @@ impl Tunnel {
     }
 
     /// Its oldest packet was given to the others as well.
-    fn was_repeated(&self) -> bool {
+    pub(super) fn was_repeated(&self) -> bool {
         self.in_flight.front().is_some_and(|oldest| oldest.elsewhere)
     }
 
@@ -94,9 +103,12 @@ impl Tunnel {
         self.estimate.kernel.recovering || self.was_repeated()
     }
 
-    /// When its oldest packet is late, which was not given to the others yet.
+    /// When the oldest packet is late that was not given to the others yet.
     fn late_at(&self) -> Option<Instant> {
-        let oldest = self.in_flight.front().filter(|oldest| !oldest.elsewhere && !self.suspect)?;
+        if self.suspect {
+            return None;
+        }
+        let oldest = self.in_flight.iter().find(|written| !written.elsewhere)?;
         Some((oldest.at + self.late_after()?).max(self.next_repeat))
     }
 }

@@ -166,7 +166,7 @@ impl Session {
         }
     }
 
-    fn wake_others(&mut self, tunnel: TunnelId) {
+    pub(super) fn wake_others(&mut self, tunnel: TunnelId) {
         let others: Vec<_> = self.tunnels.keys().copied().filter(|other| *other != tunnel).collect();
         others.into_iter().for_each(|other| self.wake(other));
     }
