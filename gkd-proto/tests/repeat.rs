@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use gkd_proto::SessionStats;
+use bytes::Bytes;
 use gkd_proto::id::{ConnectionId, TunnelId};
+use gkd_proto::{SessionStats, Transmit};
 use gkd_sim::shorthand::{FOUR, KIB, MIB, millis, path, secs};
 use gkd_sim::{CLIENT, FAST, Pair, Path, SERVER};
 
@@ -107,4 +108,28 @@ fn what_is_repeated_is_a_part_of_what_is_sent_however_late_tunnels_are() {
     assert_eq!(stats.suspicions, 0);
     let bound = 64 * KIB + stats.payload_sent / 50;
     assert!(stats.repeated > 60 * KIB && stats.repeated <= bound, "{} of {bound}", stats.repeated);
+}
+
+#[test]
+fn a_tunnel_that_leaves_what_there_is_to_another_is_not_asked_again_at_once() {
+    let (mut pair, keys) = warm(&[FAST; 2]);
+    pair.write(CLIENT, keys, 1, false);
+    pair.run_for(Duration::from_micros(10));
+    let (late, other): (Vec<_>, Vec<_>) = stats(&pair).tunnels.into_iter().partition(|it| it.in_flight > 0);
+    let (late, other) = (late[0].tunnel, other[0].tunnel);
+    pair.stall(late, true);
+    pair.run_for(millis(80));
+    assert!(stats(&pair).repeated > 0);
+
+    let (now, session) = (pair.now, &mut pair.ends[CLIENT].session);
+    let mut out = Transmit::new();
+    // The other is busy writing this.
+    session.open(now, Bytes::from_static(b"one")).unwrap();
+    assert!(session.poll_transmit(now, other, 64 * 1024, &mut out));
+    session.open(now, Bytes::from_static(b"two")).unwrap();
+    session.tunnels_to_poll().for_each(drop);
+    assert!(!session.poll_transmit(now, late, 64 * 1024, &mut out), "the other had better have it");
+    let named: Vec<_> = session.tunnels_to_poll().collect();
+    assert!(!named.contains(&late), "it would be asked again and again");
+    assert!(session.poll_transmit(now, other, 64 * 1024, &mut out));
 }
