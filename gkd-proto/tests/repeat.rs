@@ -79,6 +79,21 @@ fn what_a_program_says_first_arrives_on_another_tunnel_too() {
 }
 
 #[test]
+fn what_stands_behind_what_was_repeated_is_repeated_too() {
+    let (mut pair, id) = warm(&[path(1_000_000, 50); 3]);
+    pair.run_for(secs(1));
+    let (before, suspicions) = (pair.read(SERVER, id), stats(&pair).suspicions);
+    pair.write(CLIENT, id, 1, false);
+    pair.run_for(Duration::from_micros(10));
+    let late = stats(&pair).tunnels.into_iter().find(|it| it.in_flight > 0).unwrap().tunnel;
+    pair.stall(late, true);
+    pair.run_for(millis(60));
+    pair.write(CLIENT, id, 1, false);
+    pair.run_for(millis(235));
+    assert_eq!((stats(&pair).suspicions, pair.read(SERVER, id)), (suspicions, before + 2));
+}
+
+#[test]
 fn nothing_is_repeated_where_no_other_tunnel_stands_idle() {
     let (mut pair, id) = warm(&[FAST]);
     assert!(late(&mut pair, id, 1, millis(130)) >= millis(130), "there is no other");

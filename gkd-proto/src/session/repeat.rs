@@ -22,6 +22,10 @@ const PART: u64 = 50;
 /// What is repeated of one tunnel at a time, in bytes.
 const MOST: u64 = 32 * 1024;
 
+/// So many packets at the front of a tunnel are looked at for one that is late and went nowhere else: every call asks when
+/// that is, and a peer that acknowledges nothing must not make it long.
+const FEW: usize = 16;
+
 impl Session {
     /// When the packets of a tunnel are late, if another could have them.
     pub(super) fn repeat_at(&self, tunnel: &Tunnel) -> Option<Instant> {
@@ -108,7 +112,7 @@ impl Tunnel {
         if self.suspect {
             return None;
         }
-        let oldest = self.in_flight.iter().find(|written| !written.elsewhere)?;
+        let oldest = self.in_flight.iter().take(FEW).find(|written| !written.elsewhere)?;
         Some((oldest.at + self.late_after()?).max(self.next_repeat))
     }
 }
