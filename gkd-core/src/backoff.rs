@@ -40,6 +40,12 @@ impl Backoff {
         }
     }
 
+    /// The next wait that is one: whoever said no says it again when asked at once.
+    pub(crate) fn next_but_none(&mut self) -> Duration {
+        self.tries = self.tries.max(1);
+        self.next()
+    }
+
     /// Goes on with the longest wait: nothing that happens soon will help.
     pub(crate) fn slow_down(&mut self) -> Duration {
         self.tries = 16;
@@ -73,6 +79,8 @@ mod tests {
         backoff.reset();
         assert_eq!(backoff.next(), Duration::ZERO);
         assert!(backoff.slow_down() >= LONGEST / 2);
+        backoff.reset();
+        assert!(backoff.next_but_none() >= FIRST / 2);
     }
 
     #[test]

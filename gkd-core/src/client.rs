@@ -292,9 +292,11 @@ impl fmt::Debug for Client {
 impl Drop for Keeper {
     fn drop(&mut self) {
         let inner = self.inner.clone();
-        if !inner.stop.is_cancelled() {
-            self.inner.runtime.spawn(async move { inner.close(None).await });
+        if inner.stop.is_cancelled() {
+            return;
         }
+        inner.end_if_idle();
+        self.inner.runtime.spawn(async move { inner.close(None).await });
     }
 }
 
@@ -387,12 +389,25 @@ impl Inner {
         self.dial_now.notify_waiters();
     }
 
+    /// Ends the session at once if no connection lives in it. So a client that is dropped because it was refused does not
+    /// dial again meanwhile, and leave the server a session that nobody wants.
+    fn end_if_idle(&self) {
+        let last = self.last_session();
+        last.drain(CloseCode::DONE.0);
+        if !last.is_live() {
+            last.close(CloseCode::DONE, "");
+        }
+    }
+
+    /// No session follows the one that this returns.
+    fn last_session(&self) -> Arc<TunnelManager> {
+        let current = self.lock_current();
+        self.closing.store(true, Ordering::Release);
+        current.clone()
+    }
+
     async fn close(&self, within: Option<Duration>) -> bool {
-        let last = {
-            let current = self.lock_current();
-            self.closing.store(true, Ordering::Release);
-            current.clone()
-        };
+        let last = self.last_session();
         self.renewed.send_modify(|count| *count += 1);
         let session = SessionHandle::new(last.clone());
         let drained = session.wind_down(within, CloseCode::DONE, "").await;

@@ -161,7 +161,11 @@ impl Slot {
         }
         let refused =
             |code| matches!(&error, TunnelDialError::Rejected { reject, .. } if reject.code == code);
-        let again = if refused(RejectCode::UnknownUser) { backoff.slow_down() } else { backoff.next() };
+        let again = match &error {
+            _ if refused(RejectCode::UnknownUser) => backoff.slow_down(),
+            TunnelDialError::Rejected { .. } => backoff.next_but_none(),
+            _ => backoff.next(),
+        };
         tracing::debug!(path = %self.path, %error, ?again, "a tunnel did not come up");
         if self.inner.auto && self.index >= DEFAULT_TUNNELS {
             // One more than there has to be: that there is no room for it is worth knowing, and no failure.

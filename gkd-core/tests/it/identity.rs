@@ -10,7 +10,7 @@ use gkd_core::identity::{SecretKey, new_session_id};
 use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::{Hello, Parameters, Reject, RejectCode, VERSION, Welcome, decode_answer};
 use gkd_core::proto::id::{SessionId, TunnelId};
-use gkd_core::{Admission, Client, Error, Server, TunnelDialError};
+use gkd_core::{Admission, Client, ClientEvent, Error, Server, TunnelDialError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -94,6 +94,19 @@ async fn a_key_that_is_not_known_is_refused_and_told_so() {
     revoked.store(true, Ordering::Relaxed);
     let error = within("refusal", builder().key(user).connect()).await.unwrap_err();
     assert!(matches!(error, Error::Dial(error) if error.is_final()));
+}
+
+/// A dial that came back at once may have been let in when nobody waited for it any more, and left a session behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_refused_is_not_asked_again_at_once() {
+    let refuse = |_: &_| Err(Reject::new(RejectCode::Busy));
+    let server = Server::builder().listen("127.0.0.1:0").plain(true).authorise(refuse).bind().await.unwrap();
+    let builder = Client::builder().address(server.local_addr().unwrap()).carrier(CarrierKind::Plain);
+    let client = builder.tunnels(1).start().unwrap();
+    let mut events = client.events();
+    let event = within("refusal", events.recv()).await.unwrap();
+    let ClientEvent::DialFailed { again, .. } = event else { panic!("{event:?}") };
+    assert!(again > Duration::ZERO);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
