@@ -4,6 +4,8 @@
 mod bind;
 mod congestion;
 #[cfg(target_os = "linux")]
+mod pauses;
+#[cfg(target_os = "linux")]
 #[allow(unsafe_code)] // The one place: no safe crate reads TCP_INFO.
 mod tcp_info;
 
@@ -151,10 +153,55 @@ fn try_listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 /// The kernel's view of a connection: one system call. Empty where the system does not tell.
 pub fn sample(tcp: &TcpStream) -> PathSample {
     #[cfg(target_os = "linux")]
-    return tcp_info::sample(std::os::fd::AsFd::as_fd(tcp));
+    return tcp_info::sample(std::os::fd::AsFd::as_fd(tcp)).0;
     #[cfg(not(target_os = "linux"))]
     {
         let _ = tcp;
         PathSample::default()
+    }
+}
+
+/// What looks at one connection again and again.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    #[cfg(target_os = "linux")]
+    pauses: Option<pauses::Pauses>,
+}
+
+impl Watch {
+    /// That of a connection that is one of many, with this number.
+    pub(crate) fn new(tcp: Option<&TcpStream>, number: u64) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            let is_bbr = tcp.is_some_and(|tcp| congestion::is_bbr(&SockRef::from(tcp)));
+            Self { pauses: is_bbr.then(|| pauses::Pauses::new(number)) }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (tcp, number);
+            Self {}
+        }
+    }
+
+    /// The kernel's view of the connection: one system call, or two. Empty where the system does not tell.
+    pub(crate) fn sample(&mut self, tcp: &TcpStream) -> PathSample {
+        #[cfg(target_os = "linux")]
+        {
+            let socket = std::os::fd::AsFd::as_fd(tcp);
+            let (mut sample, few) = tcp_info::sample(socket);
+            if let (Some(pauses), Some(round_trip)) = (&mut self.pauses, sample.round_trip)
+                && let Some(least) = tcp_info::bbr_round_trip(socket)
+            {
+                let dry = sample.unacknowledged == Some(0);
+                let told = pauses::Told { least, round_trip, dry, measures: few };
+                sample.pauses = pauses.look(std::time::Instant::now(), told);
+            }
+            sample
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = tcp;
+            PathSample::default()
+        }
     }
 }

@@ -27,6 +27,7 @@ use tokio_util::io::poll_read_buf;
 use crate::buffers::{self, Busy};
 use crate::carrier::Carrier;
 use crate::manager::{May, State, TunnelGuard, TunnelHandle, TunnelManager};
+use crate::socket::Watch;
 
 /// The smallest and the largest read. Small ones keep an idle tunnel cheap, large ones save system calls and
 /// locks on a busy one.
@@ -169,6 +170,9 @@ struct Tunnel {
     moved: bool,
     /// What `TCP_NOTSENT_LOWAT` was last set to.
     low_water: usize,
+    watch: Watch,
+    /// The kernel's view was that bulk had better wait: it is asked until that is over.
+    pauses: bool,
     /// Its end was told, or is none that anything can be said about.
     over: bool,
 }
@@ -178,6 +182,8 @@ impl Tunnel {
         Self {
             manager: guard.manager.clone(),
             handle: guard.handle.clone(),
+            watch: Watch::new(carrier.socket(), guard.handle.id.0),
+            pauses: false,
             carrier,
             unread: !front.is_empty(),
             allocated: front.capacity(),
@@ -437,7 +443,7 @@ impl Tunnel {
         if tick.as_mut().poll(cx).is_pending() {
             return;
         }
-        if self.moved {
+        if self.moved || self.pauses {
             self.moved = false;
             tick.as_mut().reset(Instant::now() + TICK);
             // Registers the waker.
@@ -456,10 +462,9 @@ impl Tunnel {
     }
 
     fn sample(&mut self) {
-        if self.carrier.socket().is_none() {
-            return;
-        }
-        let sample = self.carrier.sample();
+        let Some(tcp) = self.carrier.socket() else { return };
+        let sample = self.watch.sample(tcp);
+        self.pauses = sample.pauses;
         self.manager.with(|state, now| state.session.handle_path(now, self.handle.id, sample));
         if let Some(rate) = sample.rate {
             let room = u128::from(rate) * ROOM_TIME.as_micros() / 1_000_000;

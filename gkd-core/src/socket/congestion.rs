@@ -105,6 +105,14 @@ fn system_paces() -> bool {
     })
 }
 
+/// Whether a socket's is BBR.
+#[cfg(target_os = "linux")]
+pub(super) fn is_bbr(socket: &SockRef<'_>) -> bool {
+    socket
+        .tcp_congestion()
+        .is_ok_and(|name| name.split(|byte| *byte == 0).next() == Some(PREFERRED.as_bytes()))
+}
+
 #[cfg(target_os = "linux")]
 fn set(socket: &SockRef<'_>, name: &str) -> io::Result<()> {
     socket.set_tcp_congestion(name.as_bytes())

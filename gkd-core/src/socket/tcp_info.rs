@@ -71,9 +71,32 @@ const CA_RECOVERY: u8 = 3;
 /// so, for 200 ms every ten seconds (`bbr_cwnd_min_target`), and behind a time-out it is no better.
 const FEW_SEGMENTS: u32 = 4;
 
-/// What the kernel thinks of the connection; empty for a socket that is not TCP.
-pub(super) fn sample(socket: BorrowedFd<'_>) -> PathSample {
-    read(socket).map(|(info, len)| info.sample(len)).unwrap_or_default()
+/// What the kernel thinks of the connection, and whether it keeps as few segments on their way as while BBR measures; empty
+/// for a socket that is not TCP.
+pub(super) fn sample(socket: BorrowedFd<'_>) -> (PathSample, bool) {
+    let told = read(socket).map(|(info, len)| (info.sample(len), info.snd_cwnd <= FEW_SEGMENTS));
+    told.unwrap_or_default()
+}
+
+/// The round trip by which BBR goes, in microseconds (`struct tcp_bbr_info` of `linux/inet_diag.h`). For a socket whose
+/// congestion control that is: others tell something else here, or nothing.
+pub(super) fn bbr_round_trip(socket: BorrowedFd<'_>) -> Option<u32> {
+    /// `bbr_bw_lo`, `bbr_bw_hi`, `bbr_min_rtt`, `bbr_pacing_gain`, `bbr_cwnd_gain`.
+    const FIELDS: usize = 5;
+    let mut fields = [0_u32; FIELDS];
+    let mut len = size_of::<[u32; FIELDS]>() as libc::socklen_t;
+    // SAFETY: as in `read`: `fields` is `len` bytes of writable memory for the length of the call, of which the kernel
+    // writes at most `len`, and every bit pattern is a valid integer.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CC_INFO,
+            fields.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    (failed == 0 && len as usize == size_of::<[u32; FIELDS]>()).then_some(fields[2])
 }
 
 /// The structure, and how many of its bytes the kernel filled in; the rest is zero.
@@ -119,6 +142,7 @@ impl TcpInfo {
             unacknowledged: known(offset_of!(Self, sacked)).then_some(unacknowledged),
             recovering: self.ca_state >= CA_RECOVERY
                 || (self.snd_cwnd <= FEW_SEGMENTS && unsent.is_some_and(|unsent| unsent > 0)),
+            pauses: false,
         }
     }
 }
@@ -162,6 +186,7 @@ mod tests {
                 unsent: Some(7),
                 unacknowledged: Some(999),
                 recovering: true,
+                pauses: false,
             }
         );
         let few = TcpInfo { ca_state: 0, snd_cwnd: 4, ..info };
@@ -181,6 +206,7 @@ mod tests {
     #[test]
     fn a_socket_that_is_not_tcp_tells_nothing() {
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(sample(std::os::fd::AsFd::as_fd(&udp)), PathSample::default());
+        assert_eq!(sample(std::os::fd::AsFd::as_fd(&udp)), (PathSample::default(), false));
+        assert_eq!(bbr_round_trip(std::os::fd::AsFd::as_fd(&udp)), None);
     }
 }

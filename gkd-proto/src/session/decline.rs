@@ -183,12 +183,12 @@ impl Tunnel {
         self.passed_over.then(|| self.last_heard + ASK_EVERY)
     }
 
-    /// It delivers nothing for a round trip or so, because it has to send again what was lost: the kernel says so, or
-    /// what it holds has waited for half as long again as usual.
+    /// It delivers nothing for a round trip or so, because it has to send again what was lost, or is to run dry: the kernel
+    /// says so, or what it holds has waited for half as long again as usual.
     pub(super) fn is_held_back(&self, now: Instant) -> bool {
         let late_after = self.late_after().unwrap_or(ACK_DELAY);
         let late = |oldest: Instant| now.saturating_duration_since(oldest) > late_after;
-        self.waits_for_others() || self.oldest_at().is_some_and(late)
+        self.waits_for_others() || self.pauses() || self.oldest_at().is_some_and(late)
     }
 
     /// Whether a packet that arrives in `other` over another tunnel is there so much sooner that this one leaves it

@@ -9,7 +9,7 @@ use super::connection::Stage;
 use super::decline::Backlog;
 use super::event::{DropReason, Event};
 use super::once::Once;
-use super::tunnel::{Carried, ConnectionControl, SessionControl};
+use super::tunnel::{Carried, ConnectionControl, SessionControl, Tunnel};
 use crate::credit::{OVERHEAD, charge};
 use crate::id::{ConnectionId, TunnelId};
 use crate::packet::{
@@ -222,7 +222,7 @@ impl Session {
         out: &mut Transmit,
     ) -> Option<Put> {
         let state = self.tunnels.get(&tunnel)?;
-        if state.is_full() {
+        if state.holds_all_it_may() {
             return None;
         }
         let most = state.packet_size();
@@ -335,6 +335,9 @@ impl Session {
             if !self.declines(now, tunnel, Backlog::of(queued)) {
                 return Some(id);
             }
+        }
+        if self.tunnels.get(&tunnel).is_some_and(Tunnel::pauses) {
+            return None;
         }
         let id = self.schedule.next_bulk(&mut self.connections, most)?;
         let backlog = self.schedule.backlog(&self.connections);

@@ -318,9 +318,19 @@ impl Tunnel {
         product(rate, gain * back).max(MIN_IN_FLIGHT)
     }
 
-    /// It holds as much as it may.
+    /// It holds as much as it may, or pauses: a backlog is not for it.
     pub(super) fn is_full(&self) -> bool {
+        self.holds_all_it_may() || self.pauses()
+    }
+
+    /// It holds as much as it may.
+    pub(super) fn holds_all_it_may(&self) -> bool {
         self.in_flight_bytes >= self.in_flight_limit()
+    }
+
+    /// Its sender is to run dry: it takes only what is sparse, or is waited for.
+    pub(super) fn pauses(&self) -> bool {
+        self.estimate.kernel.pauses
     }
 
     /// The largest payload that a packet on this tunnel is cut to, in bytes.

@@ -1,0 +1,214 @@
+//! When a sender whose congestion control is BBR had better run dry ([`Pauses`]).
+//!
+//! BBR wants to know the round trip without a queue. When it was not lower for ten seconds, it stops nearly all sending for 200
+//! ms to measure it (draft-ietf-ccwg-bbr, ProbeRTT). Tunnels that were dialled together do so together, and everything
+//! stands still meanwhile. But Linux does not stop a sender that had just run dry: the first acknowledgement behind the
+//! ten seconds measures as well, when it is for what was sent with nothing on its way (`idle_restart` in
+//! `net/ipv4/tcp_bbr.c`). So each tunnel is let run dry for about one round trip at the right moment; and because they go on one
+//! after the other, the next time comes at another moment for each.
+//!
+//! The kernel does not tell when the ten seconds began. It tells BBR's round trip (`TCP_CC_INFO`), which changes when they
+//! begin anew; and BBR keeps four segments on their way while it measures.
+
+use std::time::{Duration, Instant};
+
+/// How long BBR's round trip counts (`bbr_min_rtt_win_sec`).
+const COUNTS_FOR: Duration = Duration::from_secs(10);
+
+/// When it began is known only within the time between two looks, which is 20 ms while bytes move. One that is known worse
+/// is of no use: the pause would be as long as what it spares.
+const MOST_UNSURE: Duration = Duration::from_millis(60);
+
+/// Between two looks, and what a tunnel's task may be late by.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// Tunnels go on one after another, so many at the most.
+const TURNS: u32 = 4;
+
+/// What the kernel tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// BBR's round trip, in microseconds.
+    pub(super) least: u32,
+    /// The smoothed round trip, queues included.
+    pub(super) round_trip: Duration,
+    /// Nothing is on its way.
+    pub(super) dry: bool,
+    /// It keeps as little on its way as while it measures.
+    pub(super) measures: bool,
+}
+
+/// The pauses of one sender.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pauses {
+    /// Whose turn it is to go on.
+    turn: u32,
+    last: Option<(Instant, u32)>,
+    /// Between which moments the round trip was measured.
+    measured: Option<(Instant, Instant)>,
+}
+
+impl Pauses {
+    /// Those of one among many senders.
+    pub(super) fn new(number: u64) -> Self {
+        Self { turn: (number % u64::from(TURNS)) as u32, last: None, measured: None }
+    }
+
+    /// Whether the sender had better get no more bulk for now. Asked about every 20 ms, while it carries some and while it
+    /// pauses.
+    pub(super) fn look(&mut self, now: Instant, told: Told) -> bool {
+        let before = self.last.replace((now, told.least));
+        if told.measures {
+            // It counts from the end of that.
+            self.measured = Some((now, now));
+            return false;
+        }
+        match before {
+            Some((at, least)) if least != told.least => self.measured = Some((at, now)),
+            _ => {}
+        }
+        let Some((first, last)) = self.measured.filter(|(first, last)| *last - *first <= MOST_UNSURE) else {
+            return false;
+        };
+        let (first, last) = (first + COUNTS_FOR, last + COUNTS_FOR);
+        // What is on its way takes a round trip to be acknowledged.
+        if now + told.round_trip + SLACK < first {
+            return false;
+        }
+        let goes_on = last + self.turn * told.round_trip.min(Duration::from_millis(100)) / 2;
+        if now >= goes_on && told.dry {
+            // The acknowledgement of what it sends next.
+            self.measured = Some((now + told.round_trip / 2, now + told.round_trip / 2 + MOST_UNSURE));
+            return false;
+        }
+        if now >= goes_on + told.round_trip.max(SLACK) {
+            // Something is always on its way, or this came too late: it measures as it does.
+            self.measured = None;
+            return false;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(20);
+    const ROUND_TRIP: Duration = Duration::from_millis(50);
+
+    /// BBR's clock as the kernel keeps it, over a line without a queue.
+    struct Bbr {
+        began: Instant,
+        now: Instant,
+        measured: Instant,
+        least: u32,
+        /// When the last byte was sent.
+        sent: Instant,
+        /// Until when it measures.
+        measures: Option<Instant>,
+        /// It sent with nothing on its way, and hears of that then.
+        restarted: Option<Instant>,
+        stops: usize,
+    }
+
+    impl Bbr {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self {
+                began: now,
+                now,
+                measured: now,
+                least: 50_000,
+                sent: now,
+                measures: None,
+                restarted: None,
+                stops: 0,
+            }
+        }
+
+        /// 1 ms, in which the sender has bulk, or pauses.
+        fn step(&mut self, pauses: bool) {
+            self.now += Duration::from_millis(1);
+            let dry = self.now >= self.sent + ROUND_TRIP;
+            if !pauses {
+                if dry {
+                    self.restarted = Some(self.now + ROUND_TRIP);
+                }
+                self.sent = self.now;
+            }
+            if self.measures.is_some_and(|until| self.now >= until) {
+                (self.measures, self.measured) = (None, self.now);
+                self.least += 1;
+            }
+            let heard = !dry && self.restarted.is_none_or(|at| self.now >= at);
+            if heard && self.now > self.measured + COUNTS_FOR && self.measures.is_none() {
+                if self.restarted.is_some() {
+                    self.measured = self.now;
+                    self.least += 1;
+                } else {
+                    self.stops += 1;
+                    self.measures = Some(self.now + Duration::from_millis(200));
+                }
+            }
+            if heard {
+                self.restarted = None;
+            }
+        }
+
+        fn told(&self) -> Told {
+            let dry = self.now >= self.sent + ROUND_TRIP;
+            Told { least: self.least, round_trip: ROUND_TRIP, dry, measures: self.measures.is_some() }
+        }
+    }
+
+    #[test]
+    fn a_sender_that_runs_dry_in_time_is_not_stopped() {
+        for turn in 0..u64::from(TURNS) {
+            let (mut bbr, mut pauses, mut paused, mut all) = (Bbr::new(), Pauses::new(turn), false, 0_u32);
+            for millis in 0..60_000_u32 {
+                if millis == 500 {
+                    bbr.least -= 1;
+                    bbr.measured = bbr.now;
+                }
+                bbr.step(paused);
+                all += u32::from(paused);
+                if millis % 20 == 0 {
+                    paused = pauses.look(bbr.now, bbr.told());
+                }
+            }
+            assert_eq!(bbr.stops, 0, "in turn {turn}");
+            // Less than a hundredth and a half of the time, and less than half of what it would stop.
+            assert!((1..900).contains(&all), "{all} ms of {:?} in turn {turn}", bbr.now - bbr.began);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_learned_from_the_first_stop() {
+        let (mut bbr, mut pauses, mut paused) = (Bbr::new(), Pauses::new(1), false);
+        for millis in 0..60_000_u32 {
+            bbr.step(paused);
+            if millis % 20 == 0 {
+                paused = pauses.look(bbr.now, bbr.told());
+            }
+        }
+        assert_eq!(bbr.stops, 1);
+    }
+
+    #[test]
+    fn one_that_never_runs_dry_is_not_held_for_long() {
+        let (mut pauses, start, mut paused) = (Pauses::new(3), Instant::now(), Duration::ZERO);
+        for tick in 0..3_000 {
+            let told = Told {
+                least: 50_000 - u32::from(tick == 1),
+                round_trip: ROUND_TRIP,
+                dry: false,
+                measures: false,
+            };
+            if pauses.look(start + tick * TICK, told) {
+                paused += TICK;
+            }
+        }
+        assert!(paused <= Duration::from_millis(300), "{paused:?}");
+    }
+}
