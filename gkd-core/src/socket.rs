@@ -150,18 +150,7 @@ fn try_listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The kernel's view of a connection: one system call. Empty where the system does not tell.
-pub fn sample(tcp: &TcpStream) -> PathSample {
-    #[cfg(target_os = "linux")]
-    return tcp_info::sample(std::os::fd::AsFd::as_fd(tcp)).0;
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = tcp;
-        PathSample::default()
-    }
-}
-
-/// What looks at one connection again and again.
+/// Looks at one connection again and again, from its beginning.
 #[derive(Debug)]
 pub(crate) struct Watch {
     #[cfg(target_os = "linux")]
@@ -169,16 +158,19 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// That of a connection that is one of many, with this number.
-    pub(crate) fn new(tcp: Option<&TcpStream>, number: u64) -> Self {
+    /// That of a connection that was just established.
+    pub(crate) fn new(tcp: &TcpStream) -> Self {
         #[cfg(target_os = "linux")]
         {
-            let is_bbr = tcp.is_some_and(|tcp| congestion::is_bbr(&SockRef::from(tcp)));
-            Self { pauses: is_bbr.then(|| pauses::Pauses::new(number)) }
+            let socket = SockRef::from(tcp);
+            let least = congestion::is_bbr(&socket)
+                .then(|| tcp_info::bbr_round_trip(std::os::fd::AsFd::as_fd(tcp)))
+                .flatten();
+            Self { pauses: least.map(|least| pauses::Pauses::new(std::time::Instant::now(), least)) }
         }
         #[cfg(not(target_os = "linux"))]
         {
-            let _ = (tcp, number);
+            let _ = tcp;
             Self {}
         }
     }

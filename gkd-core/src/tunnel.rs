@@ -27,7 +27,6 @@ use tokio_util::io::poll_read_buf;
 use crate::buffers::{self, Busy};
 use crate::carrier::Carrier;
 use crate::manager::{May, State, TunnelGuard, TunnelHandle, TunnelManager};
-use crate::socket::Watch;
 
 /// The smallest and the largest read. Small ones keep an idle tunnel cheap, large ones save system calls and
 /// locks on a busy one.
@@ -170,7 +169,6 @@ struct Tunnel {
     moved: bool,
     /// What `TCP_NOTSENT_LOWAT` was last set to.
     low_water: usize,
-    watch: Watch,
     /// The kernel's view was that bulk had better wait: it is asked until that is over.
     pauses: bool,
     /// Its end was told, or is none that anything can be said about.
@@ -182,7 +180,6 @@ impl Tunnel {
         Self {
             manager: guard.manager.clone(),
             handle: guard.handle.clone(),
-            watch: Watch::new(carrier.socket(), guard.handle.id.0),
             pauses: false,
             carrier,
             unread: !front.is_empty(),
@@ -462,9 +459,11 @@ impl Tunnel {
     }
 
     fn sample(&mut self) {
-        let Some(tcp) = self.carrier.socket() else { return };
-        let sample = self.watch.sample(tcp);
-        self.pauses = sample.pauses;
+        if self.carrier.socket().is_none() {
+            return;
+        }
+        let sample = self.carrier.sample();
+        self.pauses = sample.pauses.is_some();
         self.manager.with(|state, now| state.session.handle_path(now, self.handle.id, sample));
         if let Some(rate) = sample.rate {
             let room = u128::from(rate) * ROOM_TIME.as_micros() / 1_000_000;

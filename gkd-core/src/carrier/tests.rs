@@ -98,7 +98,7 @@ async fn each_carrier_over_a_pipe_knows_the_other_end_and_carries_bytes() {
     for kind in [CarrierKind::Tls, CarrierKind::Plain] {
         let (near, far) = pipe();
         let (near, far) = handshake(kind, near, far).await;
-        let (near, far) = (near.unwrap(), gkd(far));
+        let (mut near, far) = (near.unwrap(), gkd(far));
         assert_eq!((near.kind(), near.peer()), (kind, server_key().public()));
         assert_eq!((far.kind(), far.peer()), (kind, client_key().public()));
         assert!(near.socket().is_none() && near.peer_addr().is_none());
@@ -113,7 +113,7 @@ async fn each_carrier_over_tcp_has_its_socket_within_reach() {
         let (near, far) = tcp().await;
         let address = far.peer_addr().unwrap();
         let (near, far) = handshake(kind, near, far).await;
-        let (near, far) = (near.unwrap(), gkd(far));
+        let (mut near, far) = (near.unwrap(), gkd(far));
         assert_eq!(far.peer_addr(), Some(address));
         if cfg!(target_os = "linux") {
             assert!(near.sample().round_trip.is_some(), "{kind}: {:?}", near.sample());

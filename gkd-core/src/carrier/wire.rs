@@ -8,8 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use gkd_proto::PathSample;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::socket::Watch;
 
 /// A raw stream under a carrier.
 pub struct Wire {
@@ -21,7 +24,7 @@ pub struct Wire {
 }
 
 enum Io {
-    Tcp(TcpStream),
+    Tcp(TcpStream, Watch),
     Brought(Box<dyn Stream>),
 }
 
@@ -38,8 +41,16 @@ impl Wire {
     /// The TCP connection, where it is one.
     pub fn socket(&self) -> Option<&TcpStream> {
         match &self.io {
-            Io::Tcp(tcp) => Some(tcp),
+            Io::Tcp(tcp, _) => Some(tcp),
             Io::Brought(_) => None,
+        }
+    }
+
+    /// The kernel's view of the TCP connection; empty where it is none.
+    pub(super) fn sample(&mut self) -> PathSample {
+        match &mut self.io {
+            Io::Tcp(tcp, watch) => watch.sample(tcp),
+            Io::Brought(_) => PathSample::default(),
         }
     }
 
@@ -62,7 +73,8 @@ impl Wire {
 
 impl From<TcpStream> for Wire {
     fn from(tcp: TcpStream) -> Self {
-        Self { io: Io::Tcp(tcp), front: Bytes::new(), allowance: None }
+        let watch = Watch::new(&tcp);
+        Self { io: Io::Tcp(tcp, watch), front: Bytes::new(), allowance: None }
     }
 }
 
@@ -78,7 +90,7 @@ impl fmt::Debug for Wire {
 macro_rules! with_io {
     ($self:ident, $io:ident => $call:expr) => {
         match &mut $self.get_mut().io {
-            Io::Tcp(tcp) => {
+            Io::Tcp(tcp, _) => {
                 let $io = Pin::new(tcp);
                 $call
             }
@@ -134,7 +146,7 @@ impl AsyncWrite for Wire {
 
     fn is_write_vectored(&self) -> bool {
         match &self.io {
-            Io::Tcp(tcp) => tcp.is_write_vectored(),
+            Io::Tcp(tcp, _) => tcp.is_write_vectored(),
             Io::Brought(brought) => brought.is_write_vectored(),
         }
     }

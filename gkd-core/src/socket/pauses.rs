@@ -10,13 +10,15 @@
 //! The kernel does not tell when the ten seconds began. It tells BBR's round trip (`TCP_CC_INFO`), which changes when they
 //! begin anew; and BBR keeps four segments on their way while it measures.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long BBR's round trip counts (`bbr_min_rtt_win_sec`).
 const COUNTS_FOR: Duration = Duration::from_secs(10);
 
-/// When it began is known only within the time between two looks, which is 20 ms while bytes move. One that is known worse
-/// is of no use: the pause would be as long as what it spares.
+/// When it began is known only within the time between two looks, which is 20 ms while bytes move, and a round trip or so in
+/// a handshake. One that is known worse than by this, or by a round trip and a half, is of no use: the pause would be as
+/// long as what it spares.
 const MOST_UNSURE: Duration = Duration::from_millis(60);
 
 /// Between two looks, and what a tunnel's task may be late by.
@@ -43,50 +45,53 @@ pub(super) struct Told {
 pub(crate) struct Pauses {
     /// Whose turn it is to go on.
     turn: u32,
-    last: Option<(Instant, u32)>,
+    /// When it was looked at last, and BBR's round trip then.
+    last: (Instant, u32),
     /// Between which moments the round trip was measured.
     measured: Option<(Instant, Instant)>,
 }
 
 impl Pauses {
-    /// Those of one among many senders.
-    pub(super) fn new(number: u64) -> Self {
-        Self { turn: (number % u64::from(TURNS)) as u32, last: None, measured: None }
+    /// Those of a sender that begins, which counts from its first round trip on.
+    pub(super) fn new(now: Instant, least: u32) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed) % TURNS;
+        Self { turn, last: (now, least), measured: Some((now, now)) }
     }
 
-    /// Whether the sender had better get no more bulk for now. Asked about every 20 ms, while it carries some and while it
-    /// pauses.
-    pub(super) fn look(&mut self, now: Instant, told: Told) -> bool {
-        let before = self.last.replace((now, told.least));
+    /// Whether the sender had better get no more bulk for now, and for how long. Asked about every 20 ms, while it carries
+    /// some and while it pauses.
+    pub(super) fn look(&mut self, now: Instant, told: Told) -> Option<Duration> {
+        let (before, least) = std::mem::replace(&mut self.last, (now, told.least));
         if told.measures {
             // It counts from the end of that.
             self.measured = Some((now, now));
-            return false;
+            return None;
         }
-        match before {
-            Some((at, least)) if least != told.least => self.measured = Some((at, now)),
-            _ => {}
+        if least != told.least {
+            self.measured = Some((before, now));
         }
-        let Some((first, last)) = self.measured.filter(|(first, last)| *last - *first <= MOST_UNSURE) else {
-            return false;
+        let unsure = MOST_UNSURE.max(told.round_trip * 3 / 2);
+        let Some((first, last)) = self.measured.filter(|(first, last)| *last - *first <= unsure) else {
+            return None;
         };
         let (first, last) = (first + COUNTS_FOR, last + COUNTS_FOR);
         // What is on its way takes a round trip to be acknowledged.
         if now + told.round_trip + SLACK < first {
-            return false;
+            return None;
         }
-        let goes_on = last + self.turn * told.round_trip.min(Duration::from_millis(100)) / 2;
+        let goes_on = last + self.turn * told.round_trip.min(Duration::from_millis(100));
         if now >= goes_on && told.dry {
             // The acknowledgement of what it sends next.
             self.measured = Some((now + told.round_trip / 2, now + told.round_trip / 2 + MOST_UNSURE));
-            return false;
+            return None;
         }
         if now >= goes_on + told.round_trip.max(SLACK) {
             // Something is always on its way, or this came too late: it measures as it does.
             self.measured = None;
-            return false;
+            return None;
         }
-        true
+        Some(goes_on.saturating_duration_since(now))
     }
 }
 
@@ -164,8 +169,10 @@ mod tests {
 
     #[test]
     fn a_sender_that_runs_dry_in_time_is_not_stopped() {
-        for turn in 0..u64::from(TURNS) {
-            let (mut bbr, mut pauses, mut paused, mut all) = (Bbr::new(), Pauses::new(turn), false, 0_u32);
+        for turn in 0..TURNS {
+            let (mut bbr, mut pauses, mut paused, mut all) =
+                (Bbr::new(), Pauses::new(Instant::now(), 0), false, 0_u32);
+            pauses.turn = turn;
             for millis in 0..60_000_u32 {
                 if millis == 500 {
                     bbr.least -= 1;
@@ -174,7 +181,7 @@ mod tests {
                 bbr.step(paused);
                 all += u32::from(paused);
                 if millis % 20 == 0 {
-                    paused = pauses.look(bbr.now, bbr.told());
+                    paused = pauses.look(bbr.now, bbr.told()).is_some();
                 }
             }
             assert_eq!(bbr.stops, 0, "in turn {turn}");
@@ -185,11 +192,12 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_learned_from_the_first_stop() {
-        let (mut bbr, mut pauses, mut paused) = (Bbr::new(), Pauses::new(1), false);
+        let (mut bbr, mut paused) = (Bbr::new(), false);
+        let mut pauses = Pauses { measured: None, ..Pauses::new(bbr.now, bbr.least) };
         for millis in 0..60_000_u32 {
             bbr.step(paused);
             if millis % 20 == 0 {
-                paused = pauses.look(bbr.now, bbr.told());
+                paused = pauses.look(bbr.now, bbr.told()).is_some();
             }
         }
         assert_eq!(bbr.stops, 1);
@@ -197,7 +205,8 @@ mod tests {
 
     #[test]
     fn one_that_never_runs_dry_is_not_held_for_long() {
-        let (mut pauses, start, mut paused) = (Pauses::new(3), Instant::now(), Duration::ZERO);
+        let (start, mut paused) = (Instant::now(), Duration::ZERO);
+        let mut pauses = Pauses::new(start, 50_000);
         for tick in 0..3_000 {
             let told = Told {
                 least: 50_000 - u32::from(tick == 1),
@@ -205,7 +214,7 @@ mod tests {
                 dry: false,
                 measures: false,
             };
-            if pauses.look(start + tick * TICK, told) {
+            if pauses.look(start + tick * TICK, told).is_some() {
                 paused += TICK;
             }
         }

@@ -142,7 +142,7 @@ impl TcpInfo {
             unacknowledged: known(offset_of!(Self, sacked)).then_some(unacknowledged),
             recovering: self.ca_state >= CA_RECOVERY
                 || (self.snd_cwnd <= FEW_SEGMENTS && unsent.is_some_and(|unsent| unsent > 0)),
-            pauses: false,
+            pauses: None,
         }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
                 unsent: Some(7),
                 unacknowledged: Some(999),
                 recovering: true,
-                pauses: false,
+                pauses: None,
             }
         );
         let few = TcpInfo { ca_state: 0, snd_cwnd: 4, ..info };

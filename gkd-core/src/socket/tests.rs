@@ -94,7 +94,8 @@ async fn the_kernel_tells_the_round_trip_and_what_is_unsent() {
     options.apply(&far).unwrap();
     near.write_all(&[1; 1000]).await.unwrap();
     far.read_exact(&mut [0; 1000]).await.unwrap();
-    let quiet = sample(&near);
+    let mut watch = Watch::new(&near);
+    let quiet = watch.sample(&near);
     assert!(quiet.round_trip.is_some() && quiet.unsent == Some(0), "{quiet:?}");
     assert!(!quiet.recovering);
     set_unsent_low_water(&near, 32 * 1024);
@@ -106,7 +107,7 @@ async fn the_kernel_tells_the_round_trip_and_what_is_unsent() {
         if near.try_write(&block).is_err() {
             break;
         }
-        unsent = sample(&near).unsent.unwrap_or_default();
+        unsent = watch.sample(&near).unsent.unwrap_or_default();
     }
     assert!(unsent > 0);
 }

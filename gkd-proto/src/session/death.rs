@@ -149,6 +149,7 @@ impl Session {
             delivered: self.delivered,
             tunnels: self.tunnels.len(),
             limited: self.tunnels.values().any(Tunnel::is_limited),
+            pauses: sample.pauses.is_some() || self.tunnels.values().any(Tunnel::pauses),
         };
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
             state.learn(now, sample, all);

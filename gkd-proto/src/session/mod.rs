@@ -78,9 +78,9 @@ pub struct PathSample {
     pub unacknowledged: Option<u64>,
     /// The sender recovers from loss, or holds back for another reason: what is written now waits.
     pub recovering: bool,
-    /// The sender is to run dry for a moment: what is not sparse had better wait, or go on another tunnel. To be told anew
-    /// until it is over.
-    pub pauses: bool,
+    /// The sender is to run dry, and will go on in about so long: what is not sparse had better wait, or go on another
+    /// tunnel. To be told anew until it is over.
+    pub pauses: Option<Duration>,
 }
 
 /// One end of a session: virtual connections over any number of tunnels.

@@ -337,7 +337,7 @@ impl Session {
             }
         }
         if self.tunnels.get(&tunnel).is_some_and(Tunnel::pauses) {
-            return None;
+            return self.schedule.next_light(&mut self.connections);
         }
         let id = self.schedule.next_bulk(&mut self.connections, most)?;
         let backlog = self.schedule.backlog(&self.connections);

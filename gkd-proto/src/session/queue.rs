@@ -62,6 +62,8 @@ pub(super) struct Queue {
     seen: Option<Seen>,
     /// What the limit changed shows in the round trip only then.
     settles: Option<Instant>,
+    /// Until then nothing is learned, for tunnels pause, or did a round trip ago.
+    pause: Option<Instant>,
     /// No limit before this; and how long the last such rest was.
     rest: Option<(Instant, Duration)>,
 }
@@ -105,6 +107,8 @@ pub(super) struct All {
     pub(super) tunnels: usize,
     /// Some of them are limited.
     pub(super) limited: bool,
+    /// Some of them pause.
+    pub(super) pauses: bool,
 }
 
 impl Queue {
@@ -117,6 +121,13 @@ impl Queue {
     pub(super) fn sample(&mut self, now: Instant, path: &PathSample, load: Load) {
         if self.delivered.is_some_and(|(_, at)| now.saturating_duration_since(at) > FORGET) {
             (self.limit, self.seen, self.delivered) = (None, None, None);
+        }
+        if load.all.pauses {
+            self.pause = Some(now + 2 * path.round_trip.unwrap_or_default());
+        }
+        if self.pause.is_some_and(|until| now < until) {
+            (self.seen, self.delivered) = (None, Some((load.all.delivered, now)));
+            return;
         }
         let is_new = self.delivered.is_none();
         self.average(now, load.all.delivered);
@@ -261,7 +272,7 @@ mod tests {
                     least_round_trip: Some(LEAST),
                     ..PathSample::default()
                 };
-                let all = All { delivered: self.delivered as u64, tunnels, limited };
+                let all = All { delivered: self.delivered as u64, tunnels, limited, pauses: false };
                 let load = Load { held: held as u64, acked_in: path.round_trip, all };
                 queue.sample(self.now, &path, load);
             }

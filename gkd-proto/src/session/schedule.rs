@@ -4,6 +4,7 @@
 //! Sparse and bulk are the new and old flows of FQ-CoDel (RFC 8290 §4.2): a connection that was empty gets one
 //! quantum before those with a backlog, then joins them.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use super::connection::{ConnectionState, Place};
@@ -19,6 +20,9 @@ const QUANTUM: u64 = 16 * 1024;
 
 /// So many connections are looked at to see how large the backlog is.
 const FEW: usize = 16;
+
+/// What waits of a connection that has next to no backlog, in bytes: a segment or so.
+const LIGHT: u64 = 1400;
 
 /// So many connections may go before their turn until they are looked for in the queues, and half as many as these hold.
 const LEAST_STALE: usize = 64;
@@ -131,6 +135,32 @@ impl Schedule {
         None
     }
 
+    /// A connection that waits among those with a backlog and has next to none itself: what is typed beside a bulk
+    /// transfer stands there for a turn. Looks at a few.
+    pub(super) fn next_light(
+        &mut self,
+        connections: &mut IdMap<ConnectionId, Box<ConnectionState>>,
+    ) -> Option<ConnectionId> {
+        for _ in 0..FEW.min(self.bulk.len()) {
+            let &id = self.bulk.front()?;
+            let connection = connections.get_mut(&id).filter(|connection| connection.place == Place::Bulk);
+            match connection {
+                Some(connection) if connection.send.queued() == 0 => {
+                    connection.place = Place::Out;
+                    self.bulk.pop_front();
+                }
+                Some(connection) if connection.has_data() && connection.send.queued() <= LIGHT => {
+                    return Some(id);
+                }
+                Some(_) => self.bulk.rotate_left(1),
+                None => {
+                    self.bulk.pop_front();
+                }
+            }
+        }
+        None
+    }
+
     /// How many connections have a backlog.
     pub(super) fn bulk_len(&self) -> usize {
         self.bulk.len()
@@ -215,7 +245,8 @@ impl Session {
     }
 
     /// Names the tunnel that delivers something small soonest, unless one is named already or none waits. One
-    /// that is full takes control packets only, so it comes last.
+    /// that is full takes control packets only, so it comes last; of those that pause the one that will for longest, which
+    /// has the time to run dry nevertheless.
     pub(super) fn wake_one(&mut self) {
         let every = !self.has_healthy_tunnel();
         let usable = |tunnel: &&Tunnel| tunnel.is_in_use() && (every || !tunnel.suspect);
@@ -223,8 +254,10 @@ impl Session {
             return;
         }
         let idle = self.tunnels.values().filter(usable).filter(|tunnel| tunnel.idle);
-        let soonest =
-            idle.min_by_key(|tunnel| (tunnel.is_full(), tunnel.waits_for_others(), tunnel.arrives_in(1)));
+        let soonest = idle.min_by_key(|tunnel| {
+            let pause = Reverse(tunnel.estimate.kernel.pauses);
+            (tunnel.is_full(), tunnel.waits_for_others(), pause, tunnel.arrives_in(1))
+        });
         if let Some((soonest, arrives_in)) = soonest.map(|tunnel| (tunnel.id, tunnel.arrives_in(1))) {
             self.wake(soonest);
             arrives_in.into_iter().for_each(|arrives_in| self.pass_over(arrives_in));

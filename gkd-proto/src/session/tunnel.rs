@@ -330,7 +330,7 @@ impl Tunnel {
 
     /// Its sender is to run dry: it takes only what is sparse, or is waited for.
     pub(super) fn pauses(&self) -> bool {
-        self.estimate.kernel.pauses
+        self.estimate.kernel.pauses.is_some()
     }
 
     /// The largest payload that a packet on this tunnel is cut to, in bytes.

@@ -67,6 +67,11 @@ impl Stream {
     pub(in crate::carrier) fn wire(&self) -> &Wire {
         &self.wire
     }
+
+    /// The same, to look at.
+    pub(in crate::carrier) fn wire_mut(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
 }
 
 #[cfg(test)]
