@@ -13,7 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -187,6 +187,11 @@ impl Connection {
     /// [`ConnectionReset`](io::ErrorKind::ConnectionReset).
     pub async fn recv_datagram(&self) -> io::Result<Datagram> {
         poll_fn(|cx| self.poll_recv_datagram(cx)).await
+    }
+
+    /// See [`recv_datagram`](Self::recv_datagram). Keeps one waker.
+    pub fn poll_recv_datagram(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
+        self.poll_take_datagram(cx)
     }
 }
 

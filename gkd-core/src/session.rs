@@ -52,11 +52,27 @@ impl SessionHandle {
     /// # Errors
     /// The session has ended or takes no new connections, or the other end is at its limit of them.
     pub async fn open(&self, destination: impl Into<Bytes>) -> Result<Connection, OpenError> {
-        let destination = destination.into();
+        self.open_as(destination.into(), true).await
+    }
+
+    /// [`open`](Self::open), which while no tunnel is up waits instead of queueing. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_when_up(&self, destination: impl Into<Bytes>) -> Result<Connection, OpenError> {
+        self.open_as(destination.into(), false).await
+    }
+
+    async fn open_as(&self, destination: Bytes, queue: bool) -> Result<Connection, OpenError> {
         let mut opener = Opener::new(&self.manager);
         poll_fn(|cx| {
             self.manager.with(|state, now| {
                 state.stop_waiting(&mut opener);
+                // A tunnel that comes up calls all who wait, and so does the session's end.
+                if !queue && state.session.tunnels_up() == 0 && state.ended().is_none() {
+                    state.wait_to_open(&mut opener, cx.waker());
+                    return Poll::Pending;
+                }
                 match state.session.open(now, destination.clone()) {
                     Ok(id) => {
                         state.add_slot(id);

@@ -63,6 +63,19 @@ pub trait VirtualConnection: Send + Sync + 'static {
         std::future::pending()
     }
 
+    /// Sends a datagram beside the stream: unordered and unacknowledged, with an address that only the other end reads.
+    /// False when the oldest that waited was dropped for it.
+    fn send_datagram(&self, address: Bytes, payload: Bytes) -> io::Result<bool>;
+
+    /// The next datagram: its address, and what it carries.
+    fn poll_recv_datagram(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Bytes, Bytes)>>;
+
+    /// Who opens connections of the same session to the other end.
+    type Session: Opener;
+
+    /// The session that it belongs to.
+    fn session(&self) -> Self::Session;
+
     /// Who is at the other end: the key that it proved.
     fn peer(&self) -> PeerId;
 

@@ -8,17 +8,34 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | kind: 1 TCP, 4 control; kept for later versions: 2 UDP, 3 a registered listener |
+//! | 1 | kind: 1 TCP, 2 UDP, 3 a registered listener, 4 control, 5 a Unix socket |
 //!
-//! Behind the kind TCP:
+//! Behind the kinds TCP and UDP stands a target:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | host: 1 IPv4 address, 2 IPv6 address, 3 name |
-//! | 4, 16, or 1 + n | the address; or the name's length and the name |
-//! | 2 | port, most significant byte first |
+//! | 1 | host: 1 IPv4 address, 2 IPv6 address, 3 name; for UDP also 0: each datagram names its own target |
+//! | 4, 16, or 1 + n | the address; or the name's length and the name; nothing behind 0 |
+//! | 2 | port, most significant byte first; nothing behind 0 |
 //!
-//! Behind the kind control, one byte: what of the other end itself is asked for; 1 to [measure](crate::measure).
+//! Behind the kind of a registered listener, what the end that registered it called it (4 bytes), and which of its
+//! ports a program came to, the first being 0 (2 bytes).
+//!
+//! Behind the kind control, what of the other end itself is asked for: 1 to [measure](crate::measure); 2 to
+//! [listen](crate::reverse), followed by
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | what the end that asks calls the listener |
+//! | 1 | 1 TCP, 2 UDP |
+//! | 1 | bits: 1 the PROXY protocol's header goes ahead, 2 nothing is taken over from another session |
+//! | 1, and 0, 4 or 16 | the address to listen on: 0 left open, 1 IPv4, 2 IPv6 |
+//! | 2, 2 | the first and the last port; both 0 for any one |
+//!
+//! Behind the kind of a Unix socket, its path in UTF-8, to the end.
+//!
+//! A datagram of a connection whose target is open has the target in front of it, in the same form, and an answer
+//! the address that it came from.
 //!
 //! Nothing follows. An end that meets a kind or a form that it does not know refuses the connection.
 
@@ -27,6 +44,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::listener::Ports;
 
 /// The most bytes that an encoded destination fills: the bound of a Connect's field.
 pub const MAX_DESTINATION: usize = 512;
@@ -41,9 +60,24 @@ pub const MAX_NAME: usize = 253;
 pub enum Destination {
     /// A TCP connection to a host's port.
     Tcp(Target),
+    /// Datagrams to a host's port, and what it answers.
+    Udp(Target),
+    /// Datagrams, each of which names its own target.
+    UdpAny,
+    /// A stream socket in the file system of the end that dials.
+    Unix(UnixPath),
+    /// What the other end set behind a listener that it registered here.
+    Registered(Registered),
     /// The other end itself.
     Control(Control),
 }
+
+/// The path of a Unix socket: absolute, without NUL and other control characters, of at most [`MAX_PATH`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixPath(Box<str>);
+
+/// The longest path of a Unix socket, in bytes: what all systems take (`sun_path` has 104 to 108 with its NUL).
+pub const MAX_PATH: usize = 103;
 
 /// What of the other end itself is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +85,47 @@ pub enum Destination {
 pub enum Control {
     /// To send, swallow or echo bytes, so that the way to it can be [measured](crate::measure).
     Measure,
+    /// To [listen](crate::reverse), and to open a connection for each program that comes.
+    Listen(ListenRequest),
+}
+
+/// A port of a listener that was registered over the same session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Registered {
+    /// What the end that registered the listener called it.
+    pub listener: ListenerId,
+    /// Which of its ports a program came to; the first is 0.
+    pub index: u16,
+}
+
+/// What the end that registers a listener calls it: unlike all others of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u32);
+
+/// A listener that is to be opened at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenRequest {
+    /// What it is called.
+    pub listener: ListenerId,
+    /// What comes there.
+    pub transport: Transport,
+    /// The address to listen on; none leaves it to the end that listens.
+    pub bind: Option<IpAddr>,
+    /// The ports.
+    pub ports: Ports,
+    /// Whether the PROXY protocol's header (version 2) goes ahead of what a program sends.
+    pub proxy_header: bool,
+    /// Whether a port that another session of the same user holds is left to it.
+    pub polite: bool,
+}
+
+/// What travels between a program and a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// A TCP connection.
+    Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 /// A host and its port. Ports are those of the wire: 0 is refused, for nothing listens there.
@@ -102,24 +177,44 @@ pub enum DestinationError {
     /// Port 0.
     #[error("port 0 cannot be reached: write the port that the destination listens on")]
     PortZero,
+    /// No path of a Unix socket.
+    #[error("\"{}\" is no path of a socket: write an absolute one of at most {MAX_PATH} bytes", .0.escape_debug())]
+    Path(Box<str>),
     /// Words that are not HOST:PORT.
     #[error("\"{}\" is not HOST:PORT; an IPv6 address goes in brackets: [::1]:80", .0.escape_debug())]
     NotHostPort(Box<str>),
 }
 
-/// Numbers of the kinds. Those between are kept for later versions.
+/// Numbers of the kinds.
 mod kind {
     pub(super) const TCP: u8 = 1;
+    pub(super) const UDP: u8 = 2;
+    pub(super) const REGISTERED: u8 = 3;
     pub(super) const CONTROL: u8 = 4;
+    pub(super) const UNIX: u8 = 5;
 }
 
 /// Numbers of what of the other end itself is asked for.
 mod control {
     pub(super) const MEASURE: u8 = 1;
+    pub(super) const LISTEN: u8 = 2;
+}
+
+/// Numbers of what comes to a listener.
+mod transport {
+    pub(super) const TCP: u8 = 1;
+    pub(super) const UDP: u8 = 2;
+}
+
+/// Bits of a request to listen.
+mod flag {
+    pub(super) const PROXY_HEADER: u8 = 1;
+    pub(super) const POLITE: u8 = 2;
 }
 
 /// Numbers of the forms of a host.
 mod form {
+    pub(super) const NONE: u8 = 0;
     pub(super) const IPV4: u8 = 1;
     pub(super) const IPV6: u8 = 2;
     pub(super) const NAME: u8 = 3;
@@ -135,7 +230,25 @@ impl Destination {
                 out.put_u8(kind::TCP);
                 target.encode(&mut out);
             }
+            Self::Udp(target) => {
+                out.put_u8(kind::UDP);
+                target.encode(&mut out);
+            }
+            Self::UdpAny => out.put_slice(&[kind::UDP, form::NONE]),
+            Self::Unix(path) => {
+                out.put_u8(kind::UNIX);
+                out.put_slice(path.0.as_bytes());
+            }
+            Self::Registered(registered) => {
+                out.put_u8(kind::REGISTERED);
+                out.put_u32(registered.listener.0);
+                out.put_u16(registered.index);
+            }
             Self::Control(Control::Measure) => out.put_slice(&[kind::CONTROL, control::MEASURE]),
+            Self::Control(Control::Listen(request)) => {
+                out.put_slice(&[kind::CONTROL, control::LISTEN]);
+                request.encode(&mut out);
+            }
         }
         debug_assert!(out.len() <= MAX_DESTINATION, "a name is bounded");
         out.freeze()
@@ -146,13 +259,40 @@ impl Destination {
         let malformed = |_| DestinationError::Malformed;
         let destination = match bytes.try_get_u8().map_err(malformed)? {
             kind::TCP => Self::Tcp(Target::decode(&mut bytes)?),
+            kind::UDP if bytes == [form::NONE] => return Ok(Self::UdpAny),
+            kind::UDP => Self::Udp(Target::decode(&mut bytes)?),
+            kind::UNIX => {
+                let path = std::str::from_utf8(bytes).map_err(|_| DestinationError::Malformed)?;
+                return UnixPath::new(path).map(Self::Unix);
+            }
+            kind::REGISTERED => Self::Registered(Registered {
+                listener: ListenerId(bytes.try_get_u32().map_err(malformed)?),
+                index: bytes.try_get_u16().map_err(malformed)?,
+            }),
             kind::CONTROL => match bytes.try_get_u8().map_err(malformed)? {
                 control::MEASURE => Self::Control(Control::Measure),
+                control::LISTEN => Self::Control(Control::Listen(ListenRequest::decode(&mut bytes)?)),
                 other => return Err(DestinationError::UnknownControl(other)),
             },
             other => return Err(DestinationError::UnknownKind(other)),
         };
         if bytes.is_empty() { Ok(destination) } else { Err(DestinationError::Malformed) }
+    }
+}
+
+impl UnixPath {
+    /// A path.
+    ///
+    /// # Errors
+    /// It is not absolute, is too long, or holds a control character.
+    pub fn new(path: &str) -> Result<Self, DestinationError> {
+        let right = path.starts_with('/') && path.len() <= MAX_PATH && !path.contains(char::is_control);
+        if right { Ok(Self(path.into())) } else { Err(DestinationError::Path(path.into())) }
+    }
+
+    /// The path as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -172,16 +312,22 @@ impl Target {
         self.port
     }
 
+    /// The target in the bytes that stand in front of a datagram.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(32);
+        self.encode(&mut out);
+        out.freeze()
+    }
+
+    /// The target that stands in front of a datagram.
+    pub fn from_bytes(mut bytes: &[u8]) -> Result<Self, DestinationError> {
+        let target = Self::decode(&mut bytes)?;
+        if bytes.is_empty() { Ok(target) } else { Err(DestinationError::Malformed) }
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         match &self.host {
-            Host::Ip(IpAddr::V4(ip)) => {
-                out.put_u8(form::IPV4);
-                out.put_slice(&ip.octets());
-            }
-            Host::Ip(IpAddr::V6(ip)) => {
-                out.put_u8(form::IPV6);
-                out.put_slice(&ip.octets());
-            }
+            Host::Ip(ip) => put_address(out, Some(*ip)),
             Host::Name(name) => {
                 out.put_u8(form::NAME);
                 // At most MAX_NAME.
@@ -195,16 +341,7 @@ impl Target {
     fn decode(bytes: &mut &[u8]) -> Result<Self, DestinationError> {
         let malformed = |_| DestinationError::Malformed;
         let host = match bytes.try_get_u8().map_err(malformed)? {
-            form::IPV4 => {
-                let mut octets = [0; 4];
-                bytes.try_copy_to_slice(&mut octets).map_err(malformed)?;
-                Host::Ip(Ipv4Addr::from(octets).into())
-            }
-            form::IPV6 => {
-                let mut octets = [0; 16];
-                bytes.try_copy_to_slice(&mut octets).map_err(malformed)?;
-                Host::Ip(Ipv6Addr::from(octets).into())
-            }
+            form @ (form::IPV4 | form::IPV6) => Host::Ip(take_address(form, bytes)?),
             form::NAME => {
                 let len = usize::from(bytes.try_get_u8().map_err(malformed)?);
                 let (name, rest) = bytes.split_at_checked(len).ok_or(DestinationError::Malformed)?;
@@ -214,6 +351,76 @@ impl Target {
             other => return Err(DestinationError::UnknownHost(other)),
         };
         Self::new(host, bytes.try_get_u16().map_err(malformed)?)
+    }
+}
+
+impl ListenRequest {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u32(self.listener.0);
+        out.put_u8(match self.transport {
+            Transport::Tcp => transport::TCP,
+            Transport::Udp => transport::UDP,
+        });
+        let flags = [(self.proxy_header, flag::PROXY_HEADER), (self.polite, flag::POLITE)];
+        out.put_u8(flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum());
+        put_address(out, self.bind);
+        out.put_u16(self.ports.first());
+        out.put_u16(self.ports.last());
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Result<Self, DestinationError> {
+        let malformed = |_| DestinationError::Malformed;
+        let listener = ListenerId(bytes.try_get_u32().map_err(malformed)?);
+        let transport = match bytes.try_get_u8().map_err(malformed)? {
+            transport::TCP => Transport::Tcp,
+            transport::UDP => Transport::Udp,
+            _ => return Err(DestinationError::Malformed),
+        };
+        let flags = bytes.try_get_u8().map_err(malformed)?;
+        if flags & !(flag::PROXY_HEADER | flag::POLITE) != 0 {
+            return Err(DestinationError::Malformed);
+        }
+        let bind = match bytes.try_get_u8().map_err(malformed)? {
+            form::NONE => None,
+            form => Some(take_address(form, bytes)?),
+        };
+        let (first, last) =
+            (bytes.try_get_u16().map_err(malformed)?, bytes.try_get_u16().map_err(malformed)?);
+        let ports = Ports::new(first, last).ok_or(DestinationError::Malformed)?;
+        let (proxy_header, polite) = (flags & flag::PROXY_HEADER != 0, flags & flag::POLITE != 0);
+        Ok(Self { listener, transport, bind, ports, proxy_header, polite })
+    }
+}
+
+fn put_address(out: &mut BytesMut, ip: Option<IpAddr>) {
+    match ip {
+        None => out.put_u8(form::NONE),
+        Some(IpAddr::V4(ip)) => {
+            out.put_u8(form::IPV4);
+            out.put_slice(&ip.octets());
+        }
+        Some(IpAddr::V6(ip)) => {
+            out.put_u8(form::IPV6);
+            out.put_slice(&ip.octets());
+        }
+    }
+}
+
+/// The address behind a form that was read.
+fn take_address(form: u8, bytes: &mut &[u8]) -> Result<IpAddr, DestinationError> {
+    let malformed = |_| DestinationError::Malformed;
+    match form {
+        form::IPV4 => {
+            let mut octets = [0; 4];
+            bytes.try_copy_to_slice(&mut octets).map_err(malformed)?;
+            Ok(Ipv4Addr::from(octets).into())
+        }
+        form::IPV6 => {
+            let mut octets = [0; 16];
+            bytes.try_copy_to_slice(&mut octets).map_err(malformed)?;
+            Ok(Ipv6Addr::from(octets).into())
+        }
+        other => Err(DestinationError::UnknownHost(other)),
     }
 }
 
@@ -295,11 +502,33 @@ impl fmt::Display for Target {
     }
 }
 
+/// The place to listen on.
+impl fmt::Display for ListenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        write!(f, "{scheme}://")?;
+        if let Some(ip) = self.bind {
+            write!(f, "{}:", Host::Ip(ip))?;
+        }
+        write!(f, "{}", self.ports)
+    }
+}
+
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(target) => target.fmt(f),
+            Self::Udp(target) => write!(f, "{target} (UDP)"),
+            Self::UdpAny => f.write_str("datagrams"),
+            Self::Unix(path) => write!(f, "unix:{}", path.0.escape_debug()),
+            Self::Registered(registered) => {
+                write!(f, "port {} of listener {}", registered.index, registered.listener.0)
+            }
             Self::Control(Control::Measure) => f.write_str("a measurement"),
+            Self::Control(Control::Listen(request)) => write!(f, "a listener on {request}"),
         }
     }
 }
@@ -333,16 +562,69 @@ mod tests {
     fn the_bytes_are_those_of_the_table() {
         assert_eq!(&tcp("1.2.3.4:258").encode()[..], [1, 1, 1, 2, 3, 4, 1, 2]);
         assert_eq!(&tcp("ab:1").encode()[..], [1, 3, 2, b'a', b'b', 0, 1]);
-        let measure = Destination::Control(Control::Measure);
-        assert_eq!(&measure.encode()[..], [4, 1]);
-        assert_eq!(Destination::decode(&[4, 1]), Ok(measure));
+        for (destination, bytes) in [
+            (Destination::Udp("1.2.3.4:258".parse().unwrap()), &[2, 1, 1, 2, 3, 4, 1, 2][..]),
+            (Destination::UdpAny, &[2, 0]),
+            (Destination::Unix(UnixPath::new("/a").unwrap()), &[5, b'/', b'a']),
+            (
+                Destination::Registered(Registered { listener: ListenerId(258), index: 3 }),
+                &[3, 0, 0, 1, 2, 0, 3],
+            ),
+            (Destination::Control(Control::Measure), &[4, 1]),
+            (listen(None, "9000-9001", false, true), &[4, 2, 0, 0, 0, 7, 1, 2, 0, 0x23, 0x28, 0x23, 0x29]),
+            (
+                listen(Some([1, 2, 3, 4].into()), "0", true, false),
+                &[4, 2, 0, 0, 0, 7, 1, 1, 1, 1, 2, 3, 4, 0, 0, 0, 0],
+            ),
+        ] {
+            assert_eq!(&destination.encode()[..], bytes);
+            assert_eq!(Destination::decode(bytes), Ok(destination));
+            // A path ends where the bytes do.
+            let least = if bytes[0] == 5 { 2 } else { bytes.len() };
+            for cut in 0..least {
+                assert!(Destination::decode(&bytes[..cut]).is_err(), "{bytes:?} cut at {cut}");
+            }
+            assert!(Destination::decode(&[bytes, &[0]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_path_is_absolute_and_short() {
+        assert!(UnixPath::new(&format!("/{}", "a".repeat(MAX_PATH - 1))).is_ok());
+        for path in ["", "a", "./a", "/a\0", "/a\n", &format!("/{}", "a".repeat(MAX_PATH))] {
+            assert!(matches!(UnixPath::new(path), Err(DestinationError::Path(_))), "{path:?}");
+        }
+    }
+
+    fn listen(bind: Option<IpAddr>, ports: &str, proxy_header: bool, polite: bool) -> Destination {
+        let (listener, ports) = (ListenerId(7), ports.parse().unwrap());
+        let transport = Transport::Tcp;
+        let request = ListenRequest { listener, transport, bind, ports, proxy_header, polite };
+        Destination::Control(Control::Listen(request))
+    }
+
+    #[test]
+    fn a_datagrams_target_comes_back() {
+        for words in ["192.0.2.1:80", "[2001:db8::1]:443", "example.com:53"] {
+            let target: Target = words.parse().unwrap();
+            let bytes = target.to_bytes();
+            assert_eq!(Target::from_bytes(&bytes), Ok(target));
+            assert!(Target::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+            assert!(Target::from_bytes(&bytes[1..]).is_err());
+        }
+        assert_eq!(Target::from_bytes(&[0]), Err(DestinationError::UnknownHost(0)));
     }
 
     #[test]
     fn what_is_not_a_destination_is_refused() {
         for (bytes, error) in [
-            (&[2, 1, 1, 2, 3, 4, 1, 2][..], DestinationError::UnknownKind(2)),
-            (&[4, 2], DestinationError::UnknownControl(2)),
+            (&[9, 1, 1, 2, 3, 4, 1, 2][..], DestinationError::UnknownKind(9)),
+            (&[1, 0], DestinationError::UnknownHost(0)),
+            (&[4, 9], DestinationError::UnknownControl(9)),
+            // A listener of no transport, of a flag that there is not, of ports that run backwards.
+            (&[4, 2, 0, 0, 0, 7, 3, 0, 0, 0, 1, 0, 1], DestinationError::Malformed),
+            (&[4, 2, 0, 0, 0, 7, 1, 4, 0, 0, 1, 0, 1], DestinationError::Malformed),
+            (&[4, 2, 0, 0, 0, 7, 1, 0, 0, 0, 2, 0, 1], DestinationError::Malformed),
             (&[4], DestinationError::Malformed),
             (&[4, 1, 0], DestinationError::Malformed),
             (&[1, 9, 1, 2, 3, 4, 1, 2], DestinationError::UnknownHost(9)),

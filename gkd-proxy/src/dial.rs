@@ -17,13 +17,13 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
 
 use crate::destination::{Host, Target};
 use crate::lookups::Lookups;
 use crate::rules::{Denial, Rules};
-use crate::socket;
+use crate::{socket, udp};
 
 /// How long a dial may take, the name's resolution included, unless [`Dialer::with_timeout`] says otherwise.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,6 +72,15 @@ pub enum DialCause {
     /// All of the addresses are forbidden; this is one of them.
     #[error("{0} is not allowed ({1}): --allow or `allow` in server.toml would permit it")]
     Denied(IpAddr, Denial),
+    /// Unix sockets of this end are reached by nobody else.
+    #[error("Unix sockets of this end are not for others")]
+    Path,
+    /// A Unix socket was not reached.
+    #[error("{0}")]
+    Socket(io::Error),
+    /// A kind of destination that is not dialled.
+    #[error("it is nothing that can be dialled")]
+    NotOffered,
     /// The most telling of the attempts.
     #[error("{0}: {1}")]
     Attempt(SocketAddr, io::Error),
@@ -131,6 +140,39 @@ impl Dialer {
             Ok(dialled) => dialled,
             Err(_) => Err(DialCause::TimedOut(self.timeout).into()),
         }
+    }
+
+    /// A socket whose datagrams go to a target, to the first of its addresses that is permitted and of a family that this
+    /// machine has. Whether something takes them, nobody knows.
+    pub(crate) async fn reach_datagrams(
+        &self,
+        peer: PeerId,
+        target: &Target,
+    ) -> Result<UdpSocket, DialFailure> {
+        let mut last = None;
+        for address in self.permitted(self.resolve(peer, target).await?)? {
+            let connected = async {
+                let socket = udp::bind_towards(address)?;
+                socket.connect(address).await?;
+                Ok(socket)
+            };
+            match connected.await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = Some(DialCause::Attempt(address, error)),
+            }
+        }
+        let none = || DialCause::Name(io::Error::other("it has no address"));
+        Err(last.unwrap_or_else(none).into())
+    }
+
+    /// The addresses of a target, whatever the rules say of them; within the time-out.
+    pub(crate) async fn resolve(
+        &self,
+        peer: PeerId,
+        target: &Target,
+    ) -> Result<Vec<SocketAddr>, DialFailure> {
+        let resolved = timeout(self.timeout, self.addresses(peer, target)).await;
+        resolved.unwrap_or_else(|_| Err(DialCause::TimedOut(self.timeout).into()))
     }
 
     async fn addresses(&self, peer: PeerId, target: &Target) -> Result<Vec<SocketAddr>, DialFailure> {
@@ -254,7 +296,11 @@ impl From<DialCause> for DialFailure {
     fn from(cause: DialCause) -> Self {
         let error = match &cause {
             DialCause::Name(_) => DialError::NotResolved,
-            DialCause::Denied(..) => DialError::Denied,
+            DialCause::Denied(..) | DialCause::Path => DialError::Denied,
+            DialCause::NotOffered => DialError::NotOffered,
+            // Nobody made a socket there yet, or whoever did is gone.
+            DialCause::Socket(error) if error.kind() == io::ErrorKind::NotFound => DialError::Unreachable,
+            DialCause::Socket(error) => from_io(error),
             DialCause::TimedOut(_) => DialError::TimedOut,
             DialCause::Attempt(_, error) => from_io(error),
         };

@@ -8,18 +8,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gkd_core::fair_limit::{FairLimit, FairPlace};
 use gkd_core::proto::id::PeerId;
-use gkd_core::proto::packet::DialError;
+use gkd_core::proto::packet::{DialError, ResetCode};
 use gkd_core::seldom::Seldom;
-use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::connection::VirtualConnection;
-use crate::destination::{Control, Destination, DestinationError};
-use crate::dial::{DialFailure, Dialer};
+use crate::destination::{Control, Destination, DestinationError, ListenRequest, Target, UnixPath};
+use crate::dial::{DialCause, DialFailure, Dialer};
 use crate::measure::{MeasureError, Measuring};
-use crate::relay::{RelayConfig, Relayed, relay};
+use crate::relay::{End, RelayConfig, Relayed, relay};
+use crate::reverse::{Offers, Refusal, Registry};
 use crate::rules::{Denial, Rules};
+use crate::udp::exit::{Guide, to_any, to_one};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
 pub struct Exit {
@@ -30,15 +34,38 @@ pub struct Exit {
     limit: Option<Arc<FairLimit>>,
     /// None where nobody may measure.
     measuring: Option<Measuring>,
+    /// None where peers may have no listeners.
+    registry: Option<Arc<Registry>>,
+    /// Where it is set, nothing else is dialled.
+    offers: Option<Offers>,
     failures: Seldom,
 }
 
 /// No place for another destination.
 struct NoRoom;
 
+/// What a connection leads to.
+enum Way {
+    Tcp(Reached<TcpStream>),
+    #[cfg(unix)]
+    Unix(Reached<UnixStream>),
+    Udp(Reached<UdpSocket>),
+    UdpAny,
+    Measure,
+    Listen(ListenRequest),
+}
+
+/// A socket towards a destination.
+enum Dialled {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
 /// A destination that was reached.
-struct Reached {
-    socket: TcpStream,
+struct Reached<S> {
+    socket: S,
     destination: Destination,
     /// Those that it was dialled by were seen.
     rules: watch::Receiver<Arc<Rules>>,
@@ -67,6 +94,15 @@ pub enum ExitError {
     /// A measurement was asked for in a wrong way.
     #[error("a measurement was refused: {0}")]
     Measure(#[from] MeasureError),
+    /// This end offers something, and that is not among it.
+    #[error("the other end asked for what was not offered, and was refused: {0}")]
+    NotOffered(Destination),
+    /// Nobody may listen here.
+    #[error("{0} was refused: this end has no listeners for others")]
+    NoListeners(Destination),
+    /// The listener that it asked for cannot be had.
+    #[error("{0} was refused: {1}")]
+    NoListener(Destination, Refusal),
     /// The other end gave it up before its destination was reached.
     #[error("{0} was given up by the other end")]
     GivenUp(Destination),
@@ -76,7 +112,29 @@ impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
         let rules = watch::Sender::new(dialer.rules().clone());
-        Self { dialer, rules, relay, limit: None, measuring: None, failures: Seldom::default() }
+        Self {
+            dialer,
+            rules,
+            relay,
+            limit: None,
+            measuring: None,
+            registry: None,
+            offers: None,
+            failures: Seldom::default(),
+        }
+    }
+
+    /// The same, at which peers may ask for [listeners](crate::reverse).
+    pub fn listening(mut self, registry: Arc<Registry>) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// The same, which dials only what stands behind [listeners](crate::reverse) at the other end, whatever that asks
+    /// for.
+    pub fn offering(mut self, offers: Offers) -> Self {
+        self.offers = Some(offers);
+        self
     }
 
     /// The same with a bound on destinations, which other exits may share.
@@ -115,9 +173,14 @@ impl Exit {
     async fn serve_borrowed<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
         // In a box that goes when it is over: the relay behind it may wait for long.
         let served = match Box::pin(self.reach(connection)).await {
-            Ok(Some(reached)) => self.relay(connection, reached).await,
-            // In a box: relays, of which there are many, do not carry the room for it.
-            Ok(None) => Box::pin(self.measure(connection)).await,
+            Ok(Way::Tcp(reached)) => self.relay(connection, reached).await,
+            // In boxes: relays, of which there are many, do not carry the room for these.
+            Ok(Way::Udp(reached)) => Box::pin(self.relay_datagrams(connection, reached)).await,
+            #[cfg(unix)]
+            Ok(Way::Unix(reached)) => Box::pin(self.relay_unix(connection, reached)).await,
+            Ok(Way::UdpAny) => Box::pin(self.relay_to_any(connection)).await,
+            Ok(Way::Measure) => Box::pin(self.measure(connection)).await,
+            Ok(Way::Listen(request)) => Box::pin(self.listen(connection, request)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &served {
@@ -126,18 +189,20 @@ impl Exit {
         served
     }
 
-    /// Dials the connection's destination, and tells the other end the result; none where it wants to measure.
-    async fn reach<C: VirtualConnection>(&self, connection: &C) -> Result<Option<Reached>, ExitError> {
-        let destination = match Destination::decode(connection.destination()) {
-            Ok(destination) => destination,
-            Err(error) => {
+    /// Dials the connection's destination, and tells the other end the result, where there is one to be dialled.
+    async fn reach<C: VirtualConnection>(&self, connection: &C) -> Result<Way, ExitError> {
+        let destination = self.destination(connection).inspect_err(|_| {
+            connection.confirm(Err(DialError::NotOffered));
+        })?;
+        match &destination {
+            Destination::Tcp(_) | Destination::Udp(_) | Destination::Unix(_) => {}
+            Destination::UdpAny => return Ok(Way::UdpAny),
+            Destination::Control(Control::Measure) => return Ok(Way::Measure),
+            Destination::Control(Control::Listen(request)) => return Ok(Way::Listen(*request)),
+            Destination::Registered(_) => {
                 connection.confirm(Err(DialError::NotOffered));
-                return Err(error.into());
+                return Err(ExitError::NotOffered(destination));
             }
-        };
-        let target = match &destination {
-            Destination::Tcp(target) => target,
-            Destination::Control(Control::Measure) => return Ok(None),
         };
         let peer = connection.peer();
         let Ok(place) = self.place(peer) else {
@@ -147,19 +212,75 @@ impl Exit {
         // From before the dial, so that no change is missed.
         let mut rules = self.rules.subscribe();
         let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
+        let dialled = async {
+            Ok(match &destination {
+                Destination::Udp(target) => Dialled::Udp(dialer.reach_datagrams(peer, target).await?),
+                #[cfg(unix)]
+                Destination::Unix(path) => Dialled::Unix(self.dial_unix(path).await?),
+                Destination::Tcp(target) => {
+                    Dialled::Tcp(dialer.dial_for(peer, target, || self.place(peer).ok()).await?)
+                }
+                _ => return Err(DialFailure::from(DialCause::NotOffered)),
+            })
+        };
         let dialled = tokio::select! {
-            dialled = dialer.dial_for(peer, target, || self.place(peer).ok()) => dialled,
+            dialled = dialled => dialled,
             () = connection.lost() => return Err(ExitError::GivenUp(destination)),
         };
         match dialled {
-            Ok(socket) => {
+            Ok(dialled) => {
                 connection.confirm(Ok(()));
-                Ok(Some(Reached { socket, destination, rules, _place: place }))
+                Ok(match dialled {
+                    Dialled::Tcp(socket) => Way::Tcp(Reached { socket, destination, rules, _place: place }),
+                    Dialled::Udp(socket) => Way::Udp(Reached { socket, destination, rules, _place: place }),
+                    #[cfg(unix)]
+                    Dialled::Unix(socket) => Way::Unix(Reached { socket, destination, rules, _place: place }),
+                })
             }
             Err(failure) => {
                 connection.confirm(Err(failure.error));
                 Err(ExitError::Dial(destination, failure))
             }
+        }
+    }
+
+    /// Connects to a Unix socket. That of the end that offers it is its own affair; of others, none is reached.
+    #[cfg(unix)]
+    async fn dial_unix(&self, path: &UnixPath) -> Result<UnixStream, DialFailure> {
+        if self.offers.is_none() {
+            return Err(DialCause::Path.into());
+        }
+        let connected = UnixStream::connect(path.as_str()).await;
+        connected.map_err(|error| DialCause::Socket(error).into())
+    }
+
+    /// What the connection is to lead to; where something is offered, what stands behind the listener that it names.
+    fn destination<C: VirtualConnection>(&self, connection: &C) -> Result<Destination, ExitError> {
+        let destination = Destination::decode(connection.destination())?;
+        match (&self.offers, &destination) {
+            (None, _) => Ok(destination),
+            (Some(offers), Destination::Registered(registered)) => {
+                offers.destination(*registered).ok_or(ExitError::NotOffered(destination))
+            }
+            (Some(_), _) => Err(ExitError::NotOffered(destination)),
+        }
+    }
+
+    /// Listens for the other end, as long as its connection is there.
+    async fn listen<C: VirtualConnection>(
+        &self,
+        connection: &C,
+        request: ListenRequest,
+    ) -> Result<Relayed, ExitError> {
+        let destination = Destination::Control(Control::Listen(request));
+        let Some(registry) = &self.registry else {
+            connection.confirm(Err(DialError::NotOffered));
+            return Err(ExitError::NoListeners(destination));
+        };
+        connection.confirm(Ok(()));
+        match registry.serve(connection, request).await {
+            Ok(()) => Ok(Relayed { up: 0, down: 0, end: End::Finished }),
+            Err(refusal) => Err(ExitError::NoListener(destination, refusal)),
         }
     }
 
@@ -189,7 +310,7 @@ impl Exit {
     async fn relay<C: VirtualConnection>(
         &self,
         connection: &C,
-        mut reached: Reached,
+        mut reached: Reached<TcpStream>,
     ) -> Result<Relayed, ExitError> {
         let address = reached.socket.peer_addr().ok();
         let relayed = tokio::select! {
@@ -204,6 +325,48 @@ impl Exit {
         Ok(relayed)
     }
 
+    /// The same over a Unix socket.
+    #[cfg(unix)]
+    async fn relay_unix<C: VirtualConnection>(
+        &self,
+        connection: &C,
+        mut reached: Reached<UnixStream>,
+    ) -> Result<Relayed, ExitError> {
+        let relayed = relay(&mut reached.socket, connection, Bytes::new(), &self.relay).await;
+        let Relayed { up, down, end } = &relayed;
+        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.destination);
+        Ok(relayed)
+    }
+
+    /// Carries datagrams until either end has enough.
+    async fn relay_datagrams<C: VirtualConnection>(
+        &self,
+        connection: &C,
+        mut reached: Reached<UdpSocket>,
+    ) -> Result<Relayed, ExitError> {
+        let address = reached.socket.peer_addr().ok();
+        let relayed = tokio::select! {
+            relayed = to_one(connection, &reached.socket, self.relay.udp_idle_for) => relayed,
+            denial = forbidden(&mut reached.rules, address) => {
+                connection.reset(ResetCode::APPLICATION);
+                return Err(ExitError::Forbidden(reached.destination, denial));
+            }
+        };
+        let Relayed { up, down, end } = &relayed;
+        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.destination);
+        Ok(relayed)
+    }
+
+    /// Carries datagrams, each to where it says.
+    async fn relay_to_any<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
+        connection.confirm(Ok(()));
+        let guide = DatagramGuide { exit: self, peer: connection.peer() };
+        let relayed = to_any(connection, &guide, self.relay.udp_idle_for).await;
+        let Relayed { up, down, end } = &relayed;
+        tracing::debug!("datagrams: {down} bytes up, {up} down, {end:?}");
+        Ok(relayed)
+    }
+
     /// Room for one more destination of this peer; nothing to hold where there is no bound.
     fn place(&self, peer: PeerId) -> Result<Option<FairPlace>, NoRoom> {
         self.limit.as_ref().map(|limit| limit.take(peer).ok_or(NoRoom)).transpose()
@@ -212,8 +375,10 @@ impl Exit {
     fn complain(&self, error: &ExitError) {
         let kind = match error {
             ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
-            ExitError::NotMeasured | ExitError::Measure(_) => error.to_string(),
+            ExitError::NotMeasured | ExitError::Measure(_) | ExitError::NoListener(..) => error.to_string(),
             ExitError::Dial(destination, _) => destination.to_string(),
+            // One line for all that a peer may think of.
+            ExitError::NotOffered(_) | ExitError::NoListeners(_) => "not offered".to_owned(),
             // One line for all of them.
             ExitError::Busy(_) => "busy".to_owned(),
             ExitError::GivenUp(_) => return,
@@ -222,6 +387,37 @@ impl Exit {
             // A peer's strings are escaped where these are shown.
             tracing::warn!("{error}{more}");
         }
+    }
+}
+
+/// Where the datagrams of one peer may go.
+struct DatagramGuide<'a> {
+    exit: &'a Exit,
+    peer: PeerId,
+}
+
+impl Guide for DatagramGuide<'_> {
+    type Place = Option<FairPlace>;
+
+    async fn resolve(&self, target: Target) -> Result<Vec<SocketAddr>, DialFailure> {
+        self.exit.dialer.resolve(self.peer, &target).await
+    }
+
+    fn permits(&self, target: &Target, address: SocketAddr) -> bool {
+        let judged = self.exit.rules.borrow().check(address);
+        if let Err(denial) = judged {
+            let cause = DialCause::Denied(address.ip(), denial);
+            self.exit.complain(&ExitError::Dial(Destination::Udp(target.clone()), cause.into()));
+        }
+        judged.is_ok()
+    }
+
+    fn place(&self) -> Option<Option<FairPlace>> {
+        let place = self.exit.place(self.peer).ok();
+        if place.is_none() {
+            self.exit.complain(&ExitError::Busy(Destination::UdpAny));
+        }
+        place
     }
 }
 

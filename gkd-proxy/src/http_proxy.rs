@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::forward::Forwarded;
 use crate::connection::Opener;
 use crate::credentials::Credentials;
-use crate::destination::{Host, Target};
+use crate::destination::{Destination, Host, Target};
 use crate::outlet::Outlet;
 use crate::reach::ReachError;
 use crate::slots::Slot;
@@ -124,7 +124,7 @@ struct Program<O: Opener> {
     /// Cancelled by its first request.
     spoke: CancellationToken,
     /// What CONNECT opened; the relay begins when its answer is written.
-    opened: Mutex<Option<(O::Connection, Target)>>,
+    opened: Mutex<Option<(O::Connection, Destination)>>,
 }
 
 /// Why a request is not passed on.
@@ -133,9 +133,9 @@ enum Refusal {
     /// It breaks a rule: a status, and words with the mend.
     Request(StatusCode, &'static str),
     /// What it asks for was not reached.
-    Reach(Target, ReachError),
+    Reach(Destination, ReachError),
     /// The web server broke off, or does not speak HTTP.
-    Server(Target, hyper::Error),
+    Server(Destination, hyper::Error),
 }
 
 impl<O: Opener> Program<O> {
@@ -226,9 +226,9 @@ fn proves(given: &HeaderValue, credentials: &Credentials) -> bool {
     }
 }
 
-fn parse_target(host: &str, port: u16) -> Result<Target, Refusal> {
+fn parse_target(host: &str, port: u16) -> Result<Destination, Refusal> {
     let target = Host::parse(host).and_then(|host| Target::new(host, port));
-    target.map_err(|_| Refusal::bad("The host or port is none that could be reached."))
+    target.map(Destination::Tcp).map_err(|_| Refusal::bad("The host or port is none that could be reached."))
 }
 
 impl Refusal {

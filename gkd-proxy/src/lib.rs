@@ -11,6 +11,8 @@
 //! | [`destination`], [`listener`] | how things are written down |
 //! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
+//! | [`udp`] | datagrams, at either end |
+//! | [`reverse`] | listeners that one end asks the other for |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
 //! | [`measure`], [`content`] | sending, swallowing and echoing, so that the way can be measured |
 //! | [`program`] | what the programs have in common: log, signals, how they end |
@@ -35,11 +37,13 @@ pub mod program;
 mod proxy_header;
 pub mod reach;
 pub mod relay;
+pub mod reverse;
 pub mod rules;
 mod session;
 mod slots;
 mod socket;
 mod socks5;
+pub mod udp;
 
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;

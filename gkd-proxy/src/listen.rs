@@ -7,20 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::Acceptor;
 use crate::connection::Opener;
 use crate::credentials::Credentials;
-use crate::destination::Target;
+use crate::destination::Destination;
 use crate::dial::DIAL_TIMEOUT;
 use crate::listener::{Listener, Service};
 use crate::mixed::{self, Spoken};
 use crate::outlet::Outlet;
 use crate::relay::RelayConfig;
 use crate::slots::{Slot, Slots};
+use crate::udp::{self, flows};
 use crate::{http_proxy, proxy_header, socks5};
 
 /// What SOCKS4 begins with: its version.
@@ -134,63 +135,80 @@ pub async fn listen<O: Opener>(
     let mut ports = Vec::with_capacity(listener.ports.len());
     for (index, port) in listener.ports.iter().enumerate() {
         let addr = SocketAddr::new(listener.bind_or_loopback(), port);
-        let bound = async {
-            let socket = TcpListener::bind(addr).await?;
-            let addr = socket.local_addr()?;
-            Ok((Acceptor::new(socket, addr), addr, Purpose::of(&listener.service, index)?))
-        };
         let failed = |source| ListenError { listener: listener.to_string(), addr, source };
-        ports.push(bound.await.map_err(failed)?);
+        let bound = Bound::open(addr, &listener.service, index).await.map_err(failed)?;
+        ports.push((bound.local_addr().map_err(failed)?, bound));
     }
     let listening = Listening {
-        addrs: ports.iter().map(|(_, addr, _)| *addr).collect(),
+        addrs: ports.iter().map(|(addr, _)| *addr).collect(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
     };
     let outlet = Arc::new(Outlet::new(opener, config.dial_timeout, config.relay.clone()));
     let slots = Slots::new(config.max_handshakes, config.handshake_timeout);
-    for (acceptor, _, purpose) in ports {
-        let port = Arc::new(Port { purpose, outlet: Arc::clone(&outlet), slots: Arc::clone(&slots) });
-        let tasks = listening.tasks.clone();
-        let (stop, abort) = (listening.stop.clone(), listening.abort.clone());
-        listening.tasks.spawn(async move {
-            while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
-                let (serving, abort) = (Arc::clone(&port).serve(socket, peer), abort.clone());
-                tasks.spawn(async move { abort.run_until_cancelled(serving).await });
+    for (addr, bound) in ports {
+        let (outlet, tasks, stop) = (Arc::clone(&outlet), listening.tasks.clone(), listening.stop.clone());
+        match bound {
+            Bound::Tcp(socket, purpose) => {
+                let port = Arc::new(Port { purpose, outlet, slots: Arc::clone(&slots) });
+                let (acceptor, abort) = (Acceptor::new(socket, addr), listening.abort.clone());
+                listening.tasks.spawn(async move {
+                    while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
+                        let (serving, abort) = (Arc::clone(&port).serve(socket, peer), abort.clone());
+                        tasks.spawn(async move { abort.run_until_cancelled(serving).await });
+                    }
+                });
             }
-        });
+            Bound::Udp(socket, to) => {
+                listening.tasks.spawn(flows::serve(Arc::new(socket), to, outlet, stop, tasks));
+            }
+        }
     }
     Ok(listening)
+}
+
+/// A port that was opened, and what it is for.
+enum Bound {
+    Tcp(TcpListener, Purpose),
+    Udp(UdpSocket, Destination),
+}
+
+impl Bound {
+    /// Opens the port that has this index among the listener's.
+    async fn open(addr: SocketAddr, service: &Service, index: usize) -> io::Result<Self> {
+        let to = service.destination(index);
+        // Of a listener that was read from its form, every port of a forward has a target.
+        let led = |to: Option<Destination>| to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput));
+        let purpose = match service.clone() {
+            Service::Mixed { strict } => Purpose::Mixed { strict },
+            Service::Socks5 { credentials, strict } => Purpose::Socks5 { credentials, strict },
+            Service::Http { credentials, strict } => Purpose::Http { credentials, strict },
+            Service::Tcp { proxy_header, .. } | Service::Unix { proxy_header, .. } => {
+                Purpose::Forward { to: Arc::new(led(to)?), proxy_header }
+            }
+            Service::Udp { .. } => return Ok(Self::Udp(udp::bind(addr)?, led(to)?)),
+        };
+        Ok(Self::Tcp(TcpListener::bind(addr).await?, purpose))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(socket, _) => socket.local_addr(),
+            Self::Udp(socket, _) => socket.local_addr(),
+        }
+    }
 }
 
 /// The service of one program.
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What one port is for: a [`Service`], and of a forward's targets the one that is this port's.
+/// What one TCP port is for: a [`Service`], and of a forward's targets the one that is this port's.
 enum Purpose {
     Mixed { strict: bool },
     Socks5 { credentials: Option<Credentials>, strict: bool },
     Http { credentials: Option<Credentials>, strict: bool },
-    Forward { target: Arc<Target>, proxy_header: bool },
-}
-
-impl Purpose {
-    /// That of the port with this index among the listener's.
-    fn of(service: &Service, index: usize) -> io::Result<Self> {
-        Ok(match service.clone() {
-            Service::Mixed { strict } => Self::Mixed { strict },
-            Service::Socks5 { credentials, strict } => Self::Socks5 { credentials, strict },
-            Service::Http { credentials, strict } => Self::Http { credentials, strict },
-            Service::Tcp { host, ports, proxy_header } => {
-                // Of a listener that was read from its form, every port has a target.
-                let port = ports.iter().nth(index).unwrap_or(0);
-                let target = Target::new(host, port);
-                let target = target.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-                Self::Forward { target: Arc::new(target), proxy_header }
-            }
-        })
-    }
+    Forward { to: Arc<Destination>, proxy_header: bool },
 }
 
 /// One port, and what serves those who connect to it.
@@ -218,16 +236,12 @@ impl<O: Opener> Port<O> {
                 let (credentials, strict, slot) = (credentials.clone(), *strict, self.slots.enter());
                 Box::pin(http_proxy::serve(socket, credentials, strict, slot, Arc::clone(&self.outlet)))
             }
-            Purpose::Forward { target, proxy_header } => {
-                let first = match proxy_header.then(|| socket.local_addr()) {
-                    None => Ok(Bytes::new()),
-                    Some(local) => local.map(|local| proxy_header::encode(peer, local)),
-                };
-                let target = Arc::clone(target);
+            Purpose::Forward { to, proxy_header } => {
+                let (to, proxy_header) = (Arc::clone(to), *proxy_header);
                 // No function that is async itself: it would keep its arguments twice.
                 Box::pin(async move {
-                    match first {
-                        Ok(first) => self.forward(&mut socket, first, &target).await,
+                    match first_bytes(&socket, peer, proxy_header) {
+                        Ok(first) => self.outlet.forward(&mut socket, first, &to).await,
                         Err(error) => tracing::debug!("a program went away: {error}"),
                     }
                 })
@@ -261,15 +275,13 @@ impl<O: Opener> Port<O> {
             Err(error) => tracing::debug!("a program went away: {error}"),
         }
     }
+}
 
-    /// A fixed forward: the connection is there before the far end has dialled, and is reset when that fails.
-    async fn forward(&self, socket: &mut TcpStream, first: Bytes, target: &Target) {
-        // In a box that goes when it is over: the relay behind it may wait for long.
-        match Box::pin(self.outlet.open(target)).await {
-            Ok(connection) => _ = self.outlet.relay(socket, &connection, first, target).await,
-            // The outlet has logged why.
-            Err(_) => crate::socket::reset_on_drop(socket),
-        }
+/// What goes ahead of what a program sends: the PROXY protocol's header, where it is asked for.
+pub(crate) fn first_bytes(socket: &TcpStream, peer: SocketAddr, proxy_header: bool) -> io::Result<Bytes> {
+    match proxy_header {
+        true => Ok(proxy_header::encode(peer, socket.local_addr()?)),
+        false => Ok(Bytes::new()),
     }
 }
 

@@ -6,6 +6,8 @@
 //! | `socks5://[USER:PASS@][BIND:]PORT` | SOCKS5 |
 //! | `http://[USER:PASS@][BIND:]PORT` | HTTP proxy |
 //! | `tcp://[BIND:]PORT:HOST:PORT` | fixed TCP forward |
+//! | `tcp://[BIND:]PORT:unix:PATH` | fixed forward to a Unix socket |
+//! | `udp://[BIND:]PORT:HOST:PORT` | fixed UDP forward |
 //!
 //! BIND is an address, an IPv6 one in brackets. PORT may be a range `9000-9009`, where a target's is one of
 //! the same length; as the port to listen on, 0 stands for any free one. `?strict=1` holds the answer to a
@@ -20,7 +22,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::credentials::Credentials;
-use crate::destination::{DestinationError, Host};
+use crate::destination::{Destination, DestinationError, Host, Target, UnixPath};
 
 /// The most ports that one listener opens. Each takes a descriptor and a task.
 pub const MAX_PORTS: usize = 1024;
@@ -68,10 +70,24 @@ pub enum Service {
         /// Whether the PROXY protocol's header (version 2) goes ahead.
         proxy_header: bool,
     },
+    /// A fixed forward from TCP to a Unix socket at the end that dials.
+    Unix {
+        /// Where it is.
+        path: UnixPath,
+        /// Whether the PROXY protocol's header (version 2) goes ahead.
+        proxy_header: bool,
+    },
+    /// A fixed UDP forward.
+    Udp {
+        /// The host that datagrams go to.
+        host: Host,
+        /// Its ports, likewise.
+        ports: Ports,
+    },
 }
 
 /// One port, or a range of them: never empty, at most [`MAX_PORTS`], 0 only alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ports {
     first: u16,
     last: u16,
@@ -92,13 +108,13 @@ pub struct ListenerError {
 #[non_exhaustive]
 pub enum ListenerErrorCause {
     /// Nothing stands before `://`.
-    #[error("it does not say what listens: begin with mixed://, socks5://, http:// or tcp://")]
+    #[error("it does not say what listens: begin with mixed://, socks5://, http://, tcp:// or udp://")]
     NoScheme,
     /// What stands before `://` is unknown.
-    #[error("\"{}\" is not known: take mixed, socks5, http or tcp", .0.escape_debug())]
+    #[error("\"{}\" is not known: take mixed, socks5, http, tcp or udp", .0.escape_debug())]
     UnknownScheme(String),
     /// A form that a later version brings.
-    #[error("{0} is not in this version: take mixed, socks5, http or tcp")]
+    #[error("{0} is not in this version: take mixed, socks5, http, tcp or udp")]
     NotInThisVersion(&'static str),
     /// The local address is none.
     #[error("\"{}\" is not an address to listen on: write one such as 127.0.0.1 or [::1], not a name", .0.escape_debug())]
@@ -116,8 +132,8 @@ pub enum ListenerErrorCause {
     #[error("write {0}://[BIND:]PORT; an IPv6 address goes in brackets")]
     ProxyForm(&'static str),
     /// A forward whose parts do not fit the form.
-    #[error("write tcp://[BIND:]PORT:HOST:PORT; an IPv6 address goes in brackets")]
-    ForwardForm,
+    #[error("write {0}://[BIND:]PORT:HOST:PORT, or for tcp PORT:unix:PATH; an IPv6 address goes in brackets")]
+    ForwardForm(&'static str),
     /// The target is no destination.
     #[error("it leads nowhere: {0}")]
     Target(#[from] DestinationError),
@@ -164,12 +180,43 @@ impl Service {
             Self::Mixed { .. } => "mixed",
             Self::Socks5 { .. } => "socks5",
             Self::Http { .. } => "http",
-            Self::Tcp { .. } => "tcp",
+            Self::Tcp { .. } | Self::Unix { .. } => "tcp",
+            Self::Udp { .. } => "udp",
+        }
+    }
+
+    /// Where a forward leads from the port with this index; none where programs say where to.
+    pub fn destination(&self, index: usize) -> Option<Destination> {
+        let target = |host: &Host, ports: &Ports| {
+            // Of a listener that was read from its form, every port has a target.
+            Target::new(host.clone(), ports.iter().nth(index)?).ok()
+        };
+        match self {
+            Self::Tcp { host, ports, .. } => target(host, ports).map(Destination::Tcp),
+            Self::Udp { host, ports } => target(host, ports).map(Destination::Udp),
+            Self::Unix { path, .. } => Some(Destination::Unix(path.clone())),
+            _ => None,
         }
     }
 }
 
 impl Ports {
+    /// The ports from one to another; none when they run backwards, are too many, or begin at 0 and go on.
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        let right = first == last || (0 < first && first < last && usize::from(last - first) < MAX_PORTS);
+        right.then_some(Self { first, last })
+    }
+
+    /// The lowest; 0 for any one.
+    pub fn first(&self) -> u16 {
+        self.first
+    }
+
+    /// The highest.
+    pub fn last(&self) -> u16 {
+        self.last
+    }
+
     /// How many ports.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
@@ -196,10 +243,10 @@ impl FromStr for Ports {
             return Ok(Self { first, last: first });
         };
         let (first, last): (u16, u16) = (port(first)?, port(last)?);
-        if first == 0 || first > last || usize::from(last - first) >= MAX_PORTS {
-            return Err(ListenerErrorCause::Range(words.into()));
+        match Self::new(first, last) {
+            Some(ports) if first > 0 => Ok(ports),
+            _ => Err(ListenerErrorCause::Range(words.into())),
         }
-        Ok(Self { first, last })
     }
 }
 
@@ -227,7 +274,7 @@ fn parse(words: &str) -> Result<Listener, ListenerErrorCause> {
         "socks5" => "socks5",
         "http" => "http",
         "tcp" => "tcp",
-        "udp" => return Err(ListenerErrorCause::NotInThisVersion("a udp forward")),
+        "udp" => "udp",
         "ws" => return Err(ListenerErrorCause::NotInThisVersion("a ws listener")),
         "" => return Err(ListenerErrorCause::NoScheme),
         other => return Err(ListenerErrorCause::UnknownScheme(other.into())),
@@ -242,17 +289,14 @@ fn parse(words: &str) -> Result<Listener, ListenerErrorCause> {
     };
     let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
     let options = Options::parse(scheme, options)?;
-    if scheme == "tcp" {
+    if let "tcp" | "udp" = scheme {
         if user.is_some() {
             return Err(ListenerErrorCause::NoUser(scheme));
         }
-        return parse_forward(place, &options);
+        return parse_forward(scheme, place, &options);
     }
-    let (bind, ports) = match split_colons(place)[..] {
-        [ports] => (None, ports),
-        [bind, ports] => (Some(parse_bind(bind)?), ports),
-        _ => return Err(ListenerErrorCause::ProxyForm(scheme)),
-    };
+    let (bind, ports) = parse_place(place).ok_or(ListenerErrorCause::ProxyForm(scheme))?;
+    let bind = bind.map(parse_bind).transpose()?;
     let credentials = user.map(Credentials::parse).transpose()?;
     let strict = options.strict;
     let service = match (scheme, credentials) {
@@ -264,11 +308,24 @@ fn parse(words: &str) -> Result<Listener, ListenerErrorCause> {
     Ok(Listener { bind, ports: ports.parse()?, service })
 }
 
-fn parse_forward(place: &str, options: &Options) -> Result<Listener, ListenerErrorCause> {
+fn parse_forward(
+    scheme: &'static str,
+    place: &str,
+    options: &Options,
+) -> Result<Listener, ListenerErrorCause> {
+    if let ("tcp", Some((listen, path))) = (scheme, place.split_once(":unix:")) {
+        let (bind, ports) = parse_place(listen).ok_or(ListenerErrorCause::ForwardForm(scheme))?;
+        let (bind, ports): (_, Ports) = (bind.map(parse_bind).transpose()?, ports.parse()?);
+        if ports.len() > 1 {
+            return Err(ListenerErrorCause::UnequalRanges(ports.len(), 1));
+        }
+        let service = Service::Unix { path: UnixPath::new(path)?, proxy_header: options.proxy_header };
+        return Ok(Listener { bind, ports, service });
+    }
     let (bind, listen, host, dial) = match split_colons(place)[..] {
         [listen, host, dial] => (None, listen, host, dial),
         [bind, listen, host, dial] => (Some(parse_bind(bind)?), listen, host, dial),
-        _ => return Err(ListenerErrorCause::ForwardForm),
+        _ => return Err(ListenerErrorCause::ForwardForm(scheme)),
     };
     let (ports, dialled): (Ports, Ports) = (listen.parse()?, dial.parse()?);
     if dialled.first == 0 {
@@ -277,9 +334,21 @@ fn parse_forward(place: &str, options: &Options) -> Result<Listener, ListenerErr
     if ports.len() != dialled.len() {
         return Err(ListenerErrorCause::UnequalRanges(ports.len(), dialled.len()));
     }
-    let service =
-        Service::Tcp { host: Host::parse(host)?, ports: dialled, proxy_header: options.proxy_header };
+    let host = Host::parse(host)?;
+    let service = match scheme {
+        "udp" => Service::Udp { host, ports: dialled },
+        _ => Service::Tcp { host, ports: dialled, proxy_header: options.proxy_header },
+    };
     Ok(Listener { bind, ports, service })
+}
+
+/// `[BIND:]PORT`, not read any further.
+fn parse_place(place: &str) -> Option<(Option<&str>, &str)> {
+    match split_colons(place)[..] {
+        [ports] => Some((None, ports)),
+        [bind, ports] => Some((Some(bind), ports)),
+        _ => None,
+    }
 }
 
 /// Parts between colons, those within brackets not counted.
@@ -313,7 +382,11 @@ struct Options {
 
 impl Options {
     fn parse(scheme: &'static str, words: &str) -> Result<Self, ListenerErrorCause> {
-        let mend = if scheme == "tcp" { "it has proxy=v2" } else { "it has strict=1" };
+        let mend = match scheme {
+            "tcp" => "it has proxy=v2",
+            "udp" => "it has none",
+            _ => "it has strict=1",
+        };
         let mut options = Self::default();
         for option in words.split('&').filter(|option| !option.is_empty()) {
             match (option, scheme) {
@@ -354,6 +427,11 @@ impl fmt::Display for Listener {
             Service::Tcp { host, ports, proxy_header } => {
                 write!(f, ":{host}:{ports}{}", if *proxy_header { "?proxy=v2" } else { "" })
             }
+            Service::Unix { path, proxy_header } => {
+                let options = if *proxy_header { "?proxy=v2" } else { "" };
+                write!(f, ":unix:{}{options}", path.as_str().escape_debug())
+            }
+            Service::Udp { host, ports } => write!(f, ":{host}:{ports}"),
             _ => Ok(()),
         }
     }

@@ -24,6 +24,8 @@ const CAPACITY: usize = 64 * 1024;
 #[derive(Default)]
 struct Pipe {
     chunks: Vec<Bytes>,
+    datagrams: Vec<(Bytes, Bytes)>,
+    datagram_reader: Option<Waker>,
     finished: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -40,7 +42,8 @@ struct State {
 impl State {
     fn wake_all(&mut self) {
         for pipe in &mut self.pipes {
-            [pipe.reader.take(), pipe.writer.take()].into_iter().flatten().for_each(Waker::wake);
+            let wakers = [pipe.reader.take(), pipe.writer.take(), pipe.datagram_reader.take()];
+            wakers.into_iter().flatten().for_each(Waker::wake);
         }
         self.waiting.drain(..).for_each(Waker::wake);
     }
@@ -53,6 +56,8 @@ pub struct Memory {
     writes: usize,
     destination: Bytes,
     peer: PeerId,
+    /// Opens further ones.
+    session: Option<MemoryOpener>,
 }
 
 /// Both ends: that of the opener, and that of the acceptor.
@@ -60,7 +65,7 @@ pub fn pair(destination: Bytes) -> (Memory, Memory) {
     let state = Arc::new(Mutex::default());
     let end = |writes| {
         let (state, destination) = (Arc::clone(&state), destination.clone());
-        Memory { state, writes, destination, peer: PeerId([1; 32]) }
+        Memory { state, writes, destination, peer: PeerId([1; 32]), session: None }
     };
     (end(0), end(1))
 }
@@ -74,6 +79,17 @@ impl Memory {
     pub fn of(mut self, peer: PeerId) -> Self {
         self.peer = peer;
         self
+    }
+
+    /// The same of a session that opens connections to the other end.
+    pub fn within(mut self, session: MemoryOpener) -> Self {
+        self.session = Some(session);
+        self
+    }
+
+    /// Waits for a datagram.
+    pub async fn recv_datagram(&self) -> io::Result<(Bytes, Bytes)> {
+        poll_fn(|cx| self.poll_recv_datagram(cx)).await
     }
 
     /// Why it was reset.
@@ -136,6 +152,32 @@ impl State {
 impl VirtualConnection for Memory {
     fn peer(&self) -> PeerId {
         self.peer
+    }
+
+    type Session = MemoryOpener;
+
+    fn session(&self) -> MemoryOpener {
+        self.session.clone().unwrap()
+    }
+
+    fn send_datagram(&self, address: Bytes, payload: Bytes) -> io::Result<bool> {
+        let mut state = self.state();
+        state.alive()?;
+        let pipe = &mut state.pipes[self.writes];
+        pipe.datagrams.push((address, payload));
+        pipe.datagram_reader.take().into_iter().for_each(Waker::wake);
+        Ok(true)
+    }
+
+    fn poll_recv_datagram(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Bytes, Bytes)>> {
+        let mut state = self.state();
+        state.alive()?;
+        let pipe = &mut state.pipes[1 - self.writes];
+        if pipe.datagrams.is_empty() {
+            pipe.datagram_reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(pipe.datagrams.remove(0)))
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::connection::{Opener, VirtualConnection};
-use crate::destination::{Destination, Target};
+use crate::destination::Destination;
 use crate::reach::ReachError;
 use crate::relay::{End, RelayConfig, Relayed, relay};
 
@@ -22,32 +22,55 @@ pub(crate) struct Outlet<O> {
     opener: O,
     dial_timeout: Duration,
     relay: RelayConfig,
+    /// What stands in the log for all destinations, where these say nothing to people.
+    label: Option<Box<str>>,
     failures: Seldom,
 }
 
 impl<O: Opener> Outlet<O> {
     pub(crate) fn new(opener: O, dial_timeout: Duration, relay: RelayConfig) -> Self {
-        Self { opener, dial_timeout, relay, failures: Seldom::default() }
+        Self { opener, dial_timeout, relay, label: None, failures: Seldom::default() }
+    }
+
+    /// The same with a name for all destinations in the log.
+    pub(crate) fn labelled(mut self, label: String) -> Self {
+        self.label = Some(label.into());
+        self
     }
 
     /// Opens a connection. While no tunnel is up it waits, as long as a dial may take.
-    pub(crate) async fn open(&self, target: &Target) -> Result<O::Connection, ReachError> {
-        let destination = Destination::Tcp(target.clone()).encode();
-        let opened = match timeout(self.dial_timeout, self.opener.open(destination)).await {
+    pub(crate) async fn open(&self, to: &Destination) -> Result<O::Connection, ReachError> {
+        let opened = match timeout(self.dial_timeout, self.opener.open(to.encode())).await {
             Ok(opened) => opened.map_err(ReachError::Open),
             Err(_) => Err(ReachError::NoTunnel),
         };
-        opened.inspect_err(|error| self.failed(target, error))
+        opened.inspect_err(|error| self.failed(to, error))
     }
 
-    /// Waits until the far end has reached the target, or has not.
+    /// Waits until the far end has reached the destination, or has not.
     pub(crate) async fn reached(
         &self,
-        target: &Target,
+        to: &Destination,
         connection: &O::Connection,
     ) -> Result<(), ReachError> {
         let answered = timeout(self.dial_timeout + ANSWER_SLACK, connection.connected()).await;
-        answered.unwrap_or(Err(ReachError::NoAnswer)).inspect_err(|error| self.failed(target, error))
+        answered.unwrap_or(Err(ReachError::NoAnswer)).inspect_err(|error| self.failed(to, error))
+    }
+
+    /// Serves a program that has no say in where its connection leads: it is connected before the far end has dialled, and
+    /// is reset when that fails.
+    pub(crate) async fn forward(&self, socket: &mut TcpStream, first: Bytes, to: &Destination) {
+        // In a box that goes when it is over: the relay behind it may wait for long.
+        match Box::pin(self.open(to)).await {
+            Ok(connection) => _ = self.relay(socket, &connection, first, to).await,
+            // It was logged why.
+            Err(_) => crate::socket::reset_on_drop(socket),
+        }
+    }
+
+    /// How long a flow of datagrams may be idle.
+    pub(crate) fn udp_idle_for(&self) -> Duration {
+        self.relay.udp_idle_for
     }
 
     /// Carries bytes between a program and its connection, until both are done.
@@ -56,16 +79,16 @@ impl<O: Opener> Outlet<O> {
         socket: &mut TcpStream,
         connection: &O::Connection,
         first: Bytes,
-        target: &Target,
+        to: &Destination,
     ) -> Relayed {
         let relayed = relay(socket, connection, first, &self.relay).await;
         // The program was told success at once: now it got a reset, and this line says why.
         if let End::Connection(_) = relayed.end
             && let Some(Err(error)) = connection.connected().now_or_never()
         {
-            self.failed(target, &error);
+            self.failed(to, &error);
         }
-        tracing::debug!("{target}: {} bytes up, {} down, {:?}", relayed.up, relayed.down, relayed.end);
+        tracing::debug!("{to}: {} bytes up, {} down, {:?}", relayed.up, relayed.down, relayed.end);
         relayed
     }
 
@@ -76,10 +99,11 @@ impl<O: Opener> Outlet<O> {
         }
     }
 
-    /// Logs a failure, once a minute for each target.
-    pub(crate) fn failed(&self, target: &Target, error: &ReachError) {
-        if let Some(more) = self.failures.note(&target.to_string()) {
-            tracing::warn!("{target} was not reached: {error}{more}");
+    /// Logs a failure, once a minute for each destination.
+    pub(crate) fn failed(&self, to: &Destination, error: &ReachError) {
+        let to = self.label.as_deref().map_or_else(|| to.to_string(), str::to_owned);
+        if let Some(more) = self.failures.note(&to) {
+            tracing::warn!("{to} was not reached: {error}{more}");
         }
     }
 }

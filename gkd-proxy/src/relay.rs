@@ -17,15 +17,14 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use gkd_core::buffers;
 use gkd_core::proto::packet::{FULL_PAYLOAD, ResetCode};
-use tokio::io::{AsyncRead, Interest, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_read_buf;
 
 use crate::connection::VirtualConnection;
-use crate::socket;
+use crate::socket::StreamSocket;
+use crate::udp;
 
 /// The first read of a socket, and the least: what a keystroke or a request fills. It goes by way of the stack.
 const MIN_READ: usize = 16 * 1024;
@@ -51,11 +50,13 @@ pub struct RelayConfig {
     /// How long it goes on of which one direction has ended and the other is idle. Default 1 h. A shorter
     /// time frees what a vanished program left behind; a longer one suits those that wait long for an answer.
     pub half_closed_for: Duration,
+    /// How long a flow of datagrams goes on that is idle: nothing else tells that a program is gone. Default 2 min.
+    pub udp_idle_for: Duration,
 }
 
 impl Default for RelayConfig {
     fn default() -> Self {
-        Self { half_closed_for: Duration::from_secs(3600) }
+        Self { half_closed_for: Duration::from_secs(3600), udp_idle_for: udp::IDLE }
     }
 }
 
@@ -86,8 +87,8 @@ pub enum End {
 /// Carries bytes until both directions have ended, or either side is reset; then the socket can be dropped.
 ///
 /// `first` goes to the connection ahead of what the socket sends. Dropping the future resets both sides.
-pub async fn relay<C: VirtualConnection>(
-    socket: &mut TcpStream,
+pub async fn relay<S: StreamSocket, C: VirtualConnection>(
+    socket: &mut S,
     connection: &C,
     first: Bytes,
     config: &RelayConfig,
@@ -111,9 +112,9 @@ pub async fn relay<C: VirtualConnection>(
 
 /// A running relay; its drop resets both sides unless it has ended. Polled as a whole: futures of its parts would take
 /// several times the room, and nearly all of its time it waits.
-struct Relay<'a, C: VirtualConnection> {
-    reader: &'a mut ReadHalf<'a>,
-    socket: &'a TcpStream,
+struct Relay<'a, 's, S: StreamSocket + 's, C: VirtualConnection> {
+    reader: &'a mut S::ReadHalf<'s>,
+    socket: &'a S,
     connection: &'a C,
     up: Upward<'a>,
     down: Downward<'a>,
@@ -170,7 +171,7 @@ struct HalfClosed<'a> {
     moved: u64,
 }
 
-impl<'a, C: VirtualConnection> Relay<'a, C> {
+impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
     /// Ready when it is over.
     fn poll(&mut self, cx: &mut Context<'_>, config: &RelayConfig) -> Poll<End> {
         self.down_first = !self.down_first;
@@ -191,7 +192,7 @@ impl<'a, C: VirtualConnection> Relay<'a, C> {
         while self.up.stage == Stage::Carries {
             if self.up.bytes.is_empty() {
                 let budget = ready!(coop::poll_proceed(cx));
-                let read = ready!(poll_read(self.reader, cx, self.up.size)).map_err(End::Socket)?;
+                let read = ready!(poll_read::<S>(self.reader, cx, self.up.size)).map_err(End::Socket)?;
                 budget.made_progress();
                 if read.is_empty() {
                     self.up.stage = Stage::Ends;
@@ -234,7 +235,7 @@ impl<'a, C: VirtualConnection> Relay<'a, C> {
             self.down.batch = batch;
             if self.down.batch.is_empty() {
                 self.down.ended = true;
-                socket::shutdown_write(self.socket).map_err(End::Socket)?;
+                self.socket.shutdown_write().map_err(End::Socket)?;
             }
         }
         Poll::Ready(Ok(()))
@@ -304,30 +305,27 @@ impl<'a, C: VirtualConnection> Relay<'a, C> {
         match end {
             End::Finished => {}
             End::Socket(_) => self.connection.reset(ResetCode::STREAM),
-            End::Connection(_) => socket::reset_on_drop(self.socket),
+            End::Connection(_) => self.socket.reset_on_drop(),
             End::Idle => {
                 self.connection.reset(ResetCode::TIMED_OUT);
-                socket::reset_on_drop(self.socket);
+                self.socket.reset_on_drop();
             }
         }
     }
 }
 
-impl<C: VirtualConnection> Drop for Relay<'_, C> {
+impl<S: StreamSocket, C: VirtualConnection> Drop for Relay<'_, '_, S, C> {
     fn drop(&mut self) {
         if !self.ended {
             self.connection.reset(ResetCode::APPLICATION);
-            socket::reset_on_drop(self.socket);
+            self.socket.reset_on_drop();
         }
     }
 }
 
 /// Waits for a reset of the socket.
-async fn socket_error(socket: &TcpStream) -> End {
-    End::Socket(match socket.ready(Interest::ERROR).await {
-        Ok(_) => socket.take_error().ok().flatten().unwrap_or(io::ErrorKind::ConnectionReset.into()),
-        Err(error) => error,
-    })
+async fn socket_error(socket: &impl StreamSocket) -> End {
+    End::Socket(socket.error().await)
 }
 
 /// Waits for a reset of the connection.
@@ -337,7 +335,7 @@ async fn connection_lost(connection: &impl VirtualConnection) -> End {
 }
 
 /// Writes what the socket takes at once.
-fn try_write(socket: &TcpStream, batch: &[Bytes]) -> io::Result<usize> {
+fn try_write(socket: &impl StreamSocket, batch: &[Bytes]) -> io::Result<usize> {
     if let [bytes] = batch {
         return socket.try_write(bytes);
     }
@@ -350,7 +348,11 @@ fn try_write(socket: &TcpStream, batch: &[Bytes]) -> io::Result<usize> {
 
 /// Waits until the socket is readable, and only then takes a buffer of so many bytes; empty at the end. By the half's
 /// own read, which after one that was not full waits without trying once more.
-fn poll_read(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Bytes>> {
+fn poll_read<S: StreamSocket>(
+    reader: &mut S::ReadHalf<'_>,
+    cx: &mut Context<'_>,
+    size: usize,
+) -> Poll<io::Result<Bytes>> {
     ready!(reader.as_ref().poll_read_ready(cx))?;
     if size == MIN_READ {
         return poll_read_little(reader, cx);
@@ -364,7 +366,7 @@ fn poll_read(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>, size: usize) -> Po
 }
 
 /// A copy of what is read, for most of what is so little comes alone.
-fn poll_read_little(reader: &mut ReadHalf<'_>, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+fn poll_read_little(reader: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
     let mut little = [MaybeUninit::uninit(); MIN_READ];
     let mut little = ReadBuf::uninit(&mut little);
     ready!(Pin::new(reader).poll_read(cx, &mut little))?;

@@ -1,5 +1,5 @@
-//! The traits of [`connection`](crate::connection) for what `gkd-core` has: its `Connection`, and its `Client`
-//! as the one that opens.
+//! The traits of [`connection`](crate::connection) for what `gkd-core` has: its `Connection`; and its `Client`, and at
+//! the server a session, as those that open.
 
 use std::io;
 use std::pin::Pin;
@@ -8,13 +8,27 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
-use gkd_core::{Client, ConnectError, Connection};
+use gkd_core::{Client, ConnectError, Connection, SessionHandle};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::{Opener, VirtualConnection};
 use crate::reach::ReachError;
 
 impl VirtualConnection for Connection {
+    type Session = SessionHandle;
+
+    fn session(&self) -> SessionHandle {
+        Connection::session(self)
+    }
+
+    fn send_datagram(&self, address: Bytes, payload: Bytes) -> io::Result<bool> {
+        Connection::send_datagram(self, address, payload)
+    }
+
+    fn poll_recv_datagram(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Bytes, Bytes)>> {
+        Connection::poll_recv_datagram(self, cx).map_ok(|datagram| (datagram.address, datagram.payload))
+    }
+
     fn peer(&self) -> PeerId {
         Connection::peer(self)
     }
@@ -78,5 +92,14 @@ impl Opener for Client {
         // An error says that the client is gone, and so does the call below.
         let _ = states.wait_for(|state| state.tunnels_up > 0 || state.closed).await.map(drop);
         Ok(Client::open(self, destination).await?)
+    }
+}
+
+impl Opener for SessionHandle {
+    type Connection = Connection;
+
+    async fn open(&self, destination: Bytes) -> io::Result<Connection> {
+        // As above.
+        self.open_when_up(destination).await.map_err(io::Error::other)
     }
 }

@@ -1,12 +1,18 @@
 //! What both kinds of sockets of this crate have in common, those of programs and those of destinations.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gkd_core::socket::spare_pacing;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, Interest};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::net::tcp::{ReadHalf as TcpReadHalf, WriteHalf as TcpWriteHalf};
+#[cfg(unix)]
+use tokio::net::unix::{ReadHalf as UnixReadHalf, WriteHalf as UnixWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -56,10 +62,94 @@ fn set_options(socket: SockRef<'_>) {
     }
 }
 
-/// Ends the direction towards the socket's other end.
-pub(crate) fn shutdown_write(socket: &TcpStream) -> io::Result<()> {
-    SockRef::from(socket).shutdown(Shutdown::Write)
+/// A stream socket of a program or of a destination, as a relay needs it.
+pub trait StreamSocket: Send + Sync + Sized + 'static {
+    /// The half that is read.
+    type ReadHalf<'a>: AsyncRead + AsRef<Self> + Unpin + Send
+    where
+        Self: 'a;
+    /// The half that is written.
+    type WriteHalf<'a>: AsRef<Self> + Send
+    where
+        Self: 'a;
+
+    /// Its two halves.
+    fn split(&mut self) -> (Self::ReadHalf<'_>, Self::WriteHalf<'_>);
+
+    /// Ready when a read may give something.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when a write may be taken.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Writes what is taken at once.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Writes what is taken at once.
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Waits for an error, a reset among them.
+    fn error(&self) -> impl Future<Output = io::Error> + Send;
+
+    /// Ends the direction towards the socket's other end.
+    fn shutdown_write(&self) -> io::Result<()>;
+
+    /// Makes the coming drop a reset, where there is such a thing.
+    fn reset_on_drop(&self);
 }
+
+/// What both kinds of stream sockets have under the same names.
+macro_rules! stream_socket {
+    ($socket:ty, $read_half:ident, $write_half:ident, $reset:expr) => {
+        impl StreamSocket for $socket {
+            type ReadHalf<'a> = $read_half<'a>;
+            type WriteHalf<'a> = $write_half<'a>;
+
+            fn split(&mut self) -> (Self::ReadHalf<'_>, Self::WriteHalf<'_>) {
+                <$socket>::split(self)
+            }
+
+            fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                <$socket>::poll_read_ready(self, cx)
+            }
+
+            fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                <$socket>::poll_write_ready(self, cx)
+            }
+
+            fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+                <$socket>::try_write(self, bytes)
+            }
+
+            fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+                <$socket>::try_write_vectored(self, slices)
+            }
+
+            async fn error(&self) -> io::Error {
+                match self.ready(Interest::ERROR).await {
+                    Ok(_) => {
+                        let error = self.take_error().ok().flatten();
+                        error.unwrap_or(io::ErrorKind::ConnectionReset.into())
+                    }
+                    Err(error) => error,
+                }
+            }
+
+            fn shutdown_write(&self) -> io::Result<()> {
+                SockRef::from(self).shutdown(Shutdown::Write)
+            }
+
+            fn reset_on_drop(&self) {
+                $reset(self);
+            }
+        }
+    };
+}
+
+stream_socket!(TcpStream, TcpReadHalf, TcpWriteHalf, reset_on_drop);
+// One that is closed with unread bytes tells the other end so by itself.
+#[cfg(unix)]
+stream_socket!(UnixStream, UnixReadHalf, UnixWriteHalf, |_: &UnixStream| ());
 
 /// Makes the coming drop of the socket a TCP reset.
 pub(crate) fn reset_on_drop(socket: &TcpStream) {

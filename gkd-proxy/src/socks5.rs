@@ -1,8 +1,10 @@
-//! SOCKS5 (RFC 1928) towards programs: CONNECT, without proof or with user and password (RFC 1929).
+//! SOCKS5 (RFC 1928) towards programs: CONNECT and UDP ASSOCIATE, without proof or with user and password (RFC 1929).
 //!
-//! BIND and UDP ASSOCIATE are answered "command not supported". The handshake is that of `fast-socks5`,
+//! BIND is answered "command not supported". The handshake is that of `fast-socks5`,
 //! which reads no byte beyond it: what a program sends behind its request, without waiting for the answer,
 //! is still in its socket when the relay begins.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use fast_socks5::server::{
@@ -10,19 +12,22 @@ use fast_socks5::server::{
 };
 use fast_socks5::util::target_addr::TargetAddr;
 use fast_socks5::{ReplyError, Socks5Command};
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::connection::Opener;
+use crate::connection::{Opener, VirtualConnection};
 use crate::credentials::Credentials;
-use crate::destination::{DestinationError, Host, Target};
+use crate::destination::{Destination, DestinationError, Host, Target};
 use crate::outlet::Outlet;
 use crate::reach::ReachError;
 use crate::slots::Slot;
 use crate::socket;
+use crate::udp::associate;
 
-/// The reply for success (RFC 1928, section 6).
+/// Replies of SOCKS5 (RFC 1928, section 6).
 const SUCCEEDED: u8 = 0;
+const GENERAL_FAILURE: u8 = 1;
 
 /// Why a handshake brought no target. The program was answered where the protocol has an answer.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +59,8 @@ pub(crate) async fn serve<O: Opener>(
     };
     drop(slot);
     let target = match request {
-        Ok(target) => target,
+        Ok(Request::Connect(target)) => Destination::Tcp(target),
+        Ok(Request::Associate { port }) => return Box::pin(associate(socket, port, outlet)).await,
         Err(error) => {
             tracing::debug!("a SOCKS handshake failed: {}", error.to_string().escape_debug());
             return socket::close_after_answer(socket).await;
@@ -62,20 +68,49 @@ pub(crate) async fn serve<O: Opener>(
     };
     match reach(&target, strict, outlet).await {
         Ok(connection) => {
-            if send_reply(&mut socket, SUCCEEDED).await.is_ok() {
+            if send_reply(&mut socket, SUCCEEDED, NOWHERE).await.is_ok() {
                 outlet.relay(&mut socket, &connection, Bytes::new(), &target).await;
             }
         }
         Err(error) => {
             // It may be gone; either way it is closed.
-            let _ = send_reply(&mut socket, error.socks_reply()).await;
+            let _ = send_reply(&mut socket, error.socks_reply(), NOWHERE).await;
+            socket::close_after_answer(socket).await;
+        }
+    }
+}
+
+/// Serves a program that sends datagrams, until it closes this connection.
+async fn associate<O: Opener>(mut socket: TcpStream, port: Option<u16>, outlet: &Outlet<O>) {
+    let opened = async {
+        let connection = outlet.open(&Destination::UdpAny).await.map_err(|error| error.socks_reply())?;
+        let datagrams = associate::open(&socket).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (address, datagrams) = datagrams.map_err(|error| {
+            outlet.complain(&format!("no socket for a program's datagrams: {error}"));
+            GENERAL_FAILURE
+        })?;
+        Ok((connection, datagrams, address))
+    };
+    match opened.await {
+        Ok((connection, datagrams, address)) => {
+            if send_reply(&mut socket, SUCCEEDED, address).await.is_ok()
+                && let Err(error) = associate::serve(&mut socket, &datagrams, &connection, port).await
+            {
+                tracing::debug!("a program's datagrams ended: {error}");
+            }
+            if let Some(Err(error)) = connection.connected().now_or_never() {
+                outlet.failed(&Destination::UdpAny, &error);
+            }
+        }
+        Err(reply) => {
+            let _ = send_reply(&mut socket, reply, NOWHERE).await;
             socket::close_after_answer(socket).await;
         }
     }
 }
 
 async fn reach<O: Opener>(
-    target: &Target,
+    target: &Destination,
     strict: bool,
     outlet: &Outlet<O>,
 ) -> Result<O::Connection, ReachError> {
@@ -86,11 +121,22 @@ async fn reach<O: Opener>(
     Ok(connection)
 }
 
+/// What a program asks for.
+enum Request {
+    /// A connection.
+    Connect(Target),
+    /// To send datagrams; the port from which, where it says.
+    Associate {
+        /// Never 0.
+        port: Option<u16>,
+    },
+}
+
 /// Everything up to the request. Each of its parts is bounded by a length of one byte.
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut S,
     credentials: Option<&Credentials>,
-) -> Result<Target, HandshakeError> {
+) -> Result<Request, HandshakeError> {
     let protocol = Socks5ServerProtocol::start(socket);
     let protocol = match credentials {
         None => protocol.negotiate_auth(&[NoAuthentication]).await?.finish_auth(),
@@ -105,12 +151,24 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let (protocol, command, target) = protocol.read_command().await?;
-    if command != Socks5Command::TCPConnect {
-        protocol.reply_error(&ReplyError::CommandNotSupported).await?;
-        return Err(HandshakeError::Command(command));
+    match command {
+        Socks5Command::TCPConnect => {}
+        Socks5Command::UDPAssociate => {
+            // Many programs say an address that is not what their datagrams come from; the one of this connection
+            // counts. A port that they say does.
+            let port = match target {
+                TargetAddr::Ip(address) => address.port(),
+                TargetAddr::Domain(_, port) => port,
+            };
+            return Ok(Request::Associate { port: Some(port).filter(|port| *port > 0) });
+        }
+        Socks5Command::TCPBind => {
+            protocol.reply_error(&ReplyError::CommandNotSupported).await?;
+            return Err(HandshakeError::Command(command));
+        }
     }
     match parse_target(target) {
-        Ok(target) => Ok(target),
+        Ok(target) => Ok(Request::Connect(target)),
         Err(error) => {
             protocol.reply_error(&ReplyError::GeneralFailure).await?;
             Err(error.into())
@@ -126,9 +184,24 @@ fn parse_target(target: TargetAddr) -> Result<Target, DestinationError> {
     }
 }
 
-/// A reply without an address: the one that the far end dials from is not known, and nobody asks for it.
-async fn send_reply(socket: &mut TcpStream, reply: u8) -> std::io::Result<()> {
-    socket.write_all(&[5, reply, 0, 1, 0, 0, 0, 0, 0, 0]).await
+/// The address in a reply where it says nothing: the one that the far end dials from is not known, and nobody asks for
+/// it.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+async fn send_reply(socket: &mut TcpStream, reply: u8, address: SocketAddr) -> std::io::Result<()> {
+    let mut bytes = vec![5, reply, 0];
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            bytes.push(1);
+            bytes.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes.push(4);
+            bytes.extend(ip.octets());
+        }
+    }
+    bytes.extend(address.port().to_be_bytes());
+    socket.write_all(&bytes).await
 }
 
 #[cfg(test)]

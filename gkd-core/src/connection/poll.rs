@@ -224,7 +224,7 @@ impl Connection {
         })
     }
 
-    pub(super) fn poll_recv_datagram(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
+    pub(super) fn poll_take_datagram(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
         self.manager.with_connection(self.id, |Parts { session, slot, replaced, .. }, now| {
             if let Some(code) = slot.cut_off() {
                 return Poll::Ready(Err(reset(code)));

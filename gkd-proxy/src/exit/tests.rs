@@ -50,7 +50,7 @@ async fn each_failure_is_told() {
         (to("10.0.0.1:80"), DialError::Denied),
         (to("[::1]:80"), DialError::Denied),
         (Bytes::new(), DialError::NotOffered),
-        (Bytes::from_static(b"\x02\x01\x7f\0\0\x01\0\x50"), DialError::NotOffered),
+        (Bytes::from_static(b"\x09\x01\x7f\0\0\x01\0\x50"), DialError::NotOffered),
         (Bytes::from_static(b"\x01\x01\x7f"), DialError::NotOffered),
     ] {
         let (near, far) = memory::pair(destination.clone());

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::headers::remove_hop_by_hop;
 use super::{MAX_HEAD, MAX_HEADERS, Refusal};
 use crate::connection::{Opener, Stream, VirtualConnection};
-use crate::destination::Target;
+use crate::destination::Destination;
 use crate::outlet::Outlet;
 
 /// Sends the request to its target, and returns the head of the answer with a body that is still to come.
@@ -26,7 +26,7 @@ use crate::outlet::Outlet;
 /// that is not reached is told as such, whatever the listener's `strict` says.
 pub(super) async fn exchange<O: Opener>(
     request: Request<Incoming>,
-    target: Target,
+    target: Destination,
     outlet: &Outlet<O>,
 ) -> Result<Response<Forwarded<O::Connection>>, Refusal> {
     let (mut head, body) = request.into_parts();

@@ -23,6 +23,10 @@ fn every_form_is_read() {
             "tcp://0.0.0.0:9000-9009:10.0.0.1:80-89?proxy=v2",
             "tcp://0.0.0.0:9000-9009:10.0.0.1:80-89?proxy=v2",
         ),
+        ("udp://53:dns.example:53", "udp://127.0.0.1:53:dns.example:53"),
+        ("udp://[::1]:9000-9001:[::1]:80-81", "udp://[::1]:9000-9001:[::1]:80-81"),
+        ("tcp://80:unix:/run/a b.sock", "tcp://127.0.0.1:80:unix:/run/a b.sock"),
+        ("tcp://[::1]:80:unix:/x?proxy=v2", "tcp://[::1]:80:unix:/x?proxy=v2"),
     ] {
         assert_eq!(parsed(words).to_string(), shown);
     }
@@ -52,7 +56,6 @@ fn each_mistake_is_named() {
         ("://1080", Cause::NoScheme),
         ("socks4://1080", Cause::UnknownScheme("socks4".into())),
         ("MIXED://1080", Cause::UnknownScheme("MIXED".into())),
-        ("udp://53:1.1.1.1:53", Cause::NotInThisVersion("a udp forward")),
         ("ws://80:example.com:80", Cause::NotInThisVersion("a ws listener")),
         ("tcp://80:wss://example.com/x", Cause::NotInThisVersion("a forward from TCP to WebSocket")),
         ("mixed://", Cause::Port("".into())),
@@ -67,9 +70,14 @@ fn each_mistake_is_named() {
         ("http://1080:example.com:80", Cause::ProxyForm("http")),
         ("mixed://me:pass@1080", Cause::NoUser("mixed")),
         ("tcp://me:pass@80:example.com:80", Cause::NoUser("tcp")),
-        ("tcp://80", Cause::ForwardForm),
-        ("tcp://80:example.com", Cause::ForwardForm),
-        ("tcp://80:::1:80", Cause::ForwardForm),
+        ("tcp://80", Cause::ForwardForm("tcp")),
+        ("udp://80:example.com", Cause::ForwardForm("udp")),
+        ("tcp://80:::1:80", Cause::ForwardForm("tcp")),
+        ("udp://80:unix:/run/x", Cause::Port("/run/x".into())),
+        ("tcp://80:unix:x", Cause::Target(DestinationError::Path("x".into()))),
+        ("tcp://80-81:unix:/x", Cause::UnequalRanges(2, 1)),
+        ("udp://80:example.com:0", Cause::Target(DestinationError::PortZero)),
+        ("udp://me:pass@80:example.com:80", Cause::NoUser("udp")),
         ("tcp://80:example.com:0", Cause::Target(DestinationError::PortZero)),
         ("tcp://80::80", Cause::Target(DestinationError::EmptyName)),
         ("tcp://9000-9009:example.com:80", Cause::UnequalRanges(10, 1)),
@@ -77,7 +85,13 @@ fn each_mistake_is_named() {
     ] {
         assert_eq!(cause(words), expected, "{words}");
     }
-    for words in ["tcp://80:a:80?strict=1", "mixed://80?proxy=v2", "mixed://80?strict=yes", "socks5://80?x"] {
+    for words in [
+        "udp://80:a:80?proxy=v2",
+        "tcp://80:a:80?strict=1",
+        "mixed://80?proxy=v2",
+        "mixed://80?strict=yes",
+        "socks5://80?x",
+    ] {
         assert!(matches!(cause(words), Cause::Option { .. }), "{words}");
     }
     for words in ["socks5://me@1080", "socks5://:pass@1080", "http://me:@1080", "http://me:%zz@1080"] {

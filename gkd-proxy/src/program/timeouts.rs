@@ -8,6 +8,7 @@ use super::{Span, SpanError};
 use crate::dial::DIAL_TIMEOUT;
 use crate::listen::ListenConfig;
 use crate::relay::RelayConfig;
+use crate::udp;
 
 /// How long is waited for what, as a file's table `timeouts` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// `half_closed`: for a connection of which one direction has ended and the other is idle. Default 1 h.
     pub half_closed: Duration,
+    /// `udp_idle`: for a flow of datagrams on which nothing moves. The end that waits less decides. Default 2 min.
+    pub udp_idle: Duration,
     /// `resume`: for a session that has no tunnel, before its connections are reset. The end that waits less decides.
     /// Default 60 s.
     pub resume: Duration,
@@ -33,6 +36,7 @@ impl Default for Timeouts {
             dial: DIAL_TIMEOUT,
             handshake: ListenConfig::default().handshake_timeout,
             half_closed: session.half_closed_for,
+            udp_idle: udp::IDLE,
             resume: session.resume_for,
             silent: session.silent_for,
         }
@@ -43,7 +47,7 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeoutError {
     /// The name is none of them.
-    #[error("unknown time-out \"{}\": there are dial, handshake, half_closed, resume and silent", .0.escape_debug())]
+    #[error("unknown time-out \"{}\": there are dial, handshake, half_closed, udp_idle, resume and silent", .0.escape_debug())]
     Name(String),
     /// The words are no time, or one that makes no sense there.
     #[error(transparent)]
@@ -69,6 +73,7 @@ impl Timeouts {
             "dial" => (&mut self.dial, MOST_OF_WAITING),
             "handshake" => (&mut self.handshake, MOST_OF_WAITING),
             "half_closed" => (&mut self.half_closed, MOST_OF_KEEPING),
+            "udp_idle" => (&mut self.udp_idle, MOST_OF_KEEPING),
             "resume" => (&mut self.resume, MOST_OF_KEEPING),
             "silent" => (&mut self.silent, MOST_OF_WAITING),
             _ => return Err(TimeoutError::Name(name.to_owned())),
@@ -89,7 +94,7 @@ impl Timeouts {
 
     /// For relays.
     pub fn relay(&self) -> RelayConfig {
-        RelayConfig { half_closed_for: self.half_closed }
+        RelayConfig { half_closed_for: self.half_closed, udp_idle_for: self.udp_idle }
     }
 
     /// For listeners.

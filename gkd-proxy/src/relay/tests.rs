@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -201,7 +201,8 @@ async fn a_relay_that_is_dropped_resets_both_sides() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_half_closed_relay_ends() {
     const HOUR: Duration = Duration::from_secs(3600);
-    let (mut program, far, relay) = relayed(RelayConfig { half_closed_for: HOUR }).await;
+    let (mut program, far, relay) =
+        relayed(RelayConfig { half_closed_for: HOUR, ..RelayConfig::default() }).await;
     assert_eq!(far.read(6).await.unwrap(), b"first ");
     // Idle with both directions open: nothing happens.
     sleep(HOUR * 24).await;

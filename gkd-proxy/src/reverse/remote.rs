@@ -1,0 +1,219 @@
+//! The end that asks for a listener ([`listen_remotely`]): again and again, as long as it is wanted.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::offers::Offered;
+use super::{Answer, MOST_ANSWER, Offers, Refusal, RefusalCause};
+use crate::connection::{Opener, VirtualConnection};
+use crate::destination::{Control, Destination, ListenRequest, Transport};
+use crate::listener::{Listener, Service};
+use crate::reach::ReachError;
+
+/// The first wait after a listener was lost, and the longest between two tries.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How a listener at the other end stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It was asked for; no answer yet.
+    Asked,
+    /// It listens, from this address on.
+    Listens(SocketAddr),
+    /// It does not. It is asked for again.
+    Refused(Refusal),
+}
+
+/// A listener at the other end; its drop closes it. Programs that are served go on.
+#[derive(Debug)]
+pub struct Remote {
+    standing: watch::Receiver<Standing>,
+    task: JoinHandle<()>,
+}
+
+/// A listener that the other end cannot be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("listener \"{form}\": {scheme} listens here only (-L): at the other end there are tcp and udp (-R)")]
+pub struct RemoteError {
+    form: String,
+    scheme: &'static str,
+}
+
+impl RemoteError {
+    /// Whether a listener can be asked for.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check(listener: &Listener) -> Result<(), Self> {
+        transport(listener).map(drop)
+    }
+}
+
+fn transport(listener: &Listener) -> Result<(Transport, bool), RemoteError> {
+    match &listener.service {
+        Service::Tcp { proxy_header, .. } | Service::Unix { proxy_header, .. } => {
+            Ok((Transport::Tcp, *proxy_header))
+        }
+        Service::Udp { .. } => Ok((Transport::Udp, false)),
+        other => Err(RemoteError { form: listener.to_string(), scheme: other.scheme() }),
+    }
+}
+
+/// Asks the other end to listen, and offers it what is to be dialled. Whenever the listener is lost, it is asked for
+/// again; one that another session of the same user took over is left to that as long as it holds it. Within a tokio
+/// runtime.
+///
+/// # Errors
+/// It cannot be asked for.
+pub fn listen_remotely<O: Opener>(
+    listener: &Listener,
+    opener: O,
+    offers: &Offers,
+) -> Result<Remote, RemoteError> {
+    let (transport, proxy_header) = transport(listener)?;
+    let offered = offers.add(listener.service.clone());
+    let request = ListenRequest {
+        listener: offered.id,
+        transport,
+        bind: listener.bind,
+        ports: listener.ports,
+        proxy_header,
+        polite: false,
+    };
+    let (told, standing) = watch::channel(Standing::Asked);
+    let keeper = Keeper { opener, request, _offered: offered, told, form: form(listener) };
+    Ok(Remote { standing, task: tokio::spawn(keeper.keep()) })
+}
+
+/// What stands behind the listener, for the log.
+fn form(listener: &Listener) -> String {
+    match &listener.service {
+        Service::Tcp { host, ports, .. } | Service::Udp { host, ports } => format!("{host}:{ports}"),
+        Service::Unix { path, .. } => format!("unix:{}", path.as_str().escape_debug()),
+        other => other.scheme().to_owned(),
+    }
+}
+
+impl Remote {
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Watches how it stands.
+    pub fn watch(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Keeper<O> {
+    opener: O,
+    request: ListenRequest,
+    _offered: Offered,
+    told: watch::Sender<Standing>,
+    form: String,
+}
+
+/// How a registration ended.
+enum End {
+    /// With its connection, when it had been answered.
+    Lost,
+    /// Before it was answered.
+    NoAnswer,
+    Refused(Refusal),
+}
+
+impl<O: Opener> Keeper<O> {
+    async fn keep(mut self) {
+        let mut wait = FIRST_WAIT;
+        // Each round waits for an answer, or for some time.
+        loop {
+            let before = self.told.send_replace(Standing::Asked);
+            match self.ask().await {
+                End::Lost => {
+                    tracing::debug!("the listener for {} was lost: it is asked for again", self.form);
+                    wait = FIRST_WAIT;
+                    continue;
+                }
+                End::NoAnswer => {}
+                End::Refused(refusal) => {
+                    let standing = Standing::Refused(refusal.clone());
+                    // Each reason once, not every time that it is asked for.
+                    if before != standing {
+                        let request = self.request;
+                        tracing::warn!("no listener on the server for {} ({request}): {refusal}", self.form);
+                    }
+                    // Whoever took it would be displaced again, and come again, for ever.
+                    self.request.polite |= refusal.cause == RefusalCause::Taken;
+                    self.told.send_replace(standing);
+                    wait = LONGEST_WAIT;
+                }
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Asks once, and waits for the end of what came of it.
+    async fn ask(&self) -> End {
+        let destination = Destination::Control(Control::Listen(self.request));
+        let Ok(connection) = self.opener.open(destination.encode()).await else { return End::NoAnswer };
+        let mut buffer = BytesMut::new();
+        match next_answer(&connection, &mut buffer).await {
+            Ok(Some(Answer::Bound(address))) => {
+                tracing::info!("the server listens on {address} for {}", self.form);
+                self.told.send_replace(Standing::Listens(address));
+            }
+            Ok(Some(Answer::Refused(refusal))) => return End::Refused(refusal),
+            Ok(None) | Err(_) => return Self::unanswered(&connection).await,
+        }
+        match next_answer(&connection, &mut buffer).await {
+            Ok(Some(Answer::Refused(refusal))) => End::Refused(refusal),
+            _ => End::Lost,
+        }
+    }
+
+    /// Why there was no answer.
+    async fn unanswered(connection: &O::Connection) -> End {
+        match futures::FutureExt::now_or_never(connection.connected()) {
+            Some(Err(ReachError::Dial(error))) => {
+                let words = format!("{error}: a server of an older version has no listeners for clients");
+                End::Refused(Refusal::new(RefusalCause::Failed, words))
+            }
+            _ => End::NoAnswer,
+        }
+    }
+}
+
+/// The next answer; none at the end.
+async fn next_answer<C: VirtualConnection>(
+    connection: &C,
+    buffer: &mut BytesMut,
+) -> io::Result<Option<Answer>> {
+    loop {
+        if let Some(answer) = Answer::decode(buffer).map_err(io::Error::other)? {
+            return Ok(Some(answer));
+        }
+        let mut chunks = Vec::new();
+        let most = MOST_ANSWER.saturating_sub(buffer.len()).max(1);
+        if poll_fn(|cx| connection.poll_read_batch(cx, most, &mut chunks)).await? == 0 {
+            return Ok(None);
+        }
+        chunks.iter().for_each(|chunk| buffer.extend_from_slice(chunk));
+    }
+}

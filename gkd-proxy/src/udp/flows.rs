@@ -1,0 +1,245 @@
+//! A UDP port: each program's address is a flow, with a connection of its own to the port's destination ([`serve`]).
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Idle, ended, is_passing, next_of, recv_from};
+use crate::connection::{Opener, VirtualConnection};
+use crate::destination::Destination;
+use crate::outlet::Outlet;
+
+/// The most flows of one port. Each is a connection, and at the other end a socket.
+const MOST_FLOWS: usize = 4096;
+
+/// The most datagrams and bytes that wait for a flow's connection to be opened.
+const MOST_WAITING: usize = 64;
+const MOST_BYTES_WAITING: usize = 256 * 1024;
+
+/// How long a flow that failed swallows what still comes: a program that sends on is not worth a connection each time.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+
+/// How long a socket that cannot be read rests.
+const REST: Duration = Duration::from_millis(100);
+
+/// Serves a port until it is stopped, and its flows with it: nothing tells when they are over.
+pub(crate) async fn serve<O: Opener>(
+    socket: Arc<UdpSocket>,
+    to: Destination,
+    outlet: Arc<Outlet<O>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let port = Arc::new(Port { socket, to, outlet, flows: Mutex::default() });
+    let receiving = async {
+        loop {
+            match recv_from(&port.socket).await {
+                Ok((payload, source)) => port.take(payload, source, &stop, &tasks),
+                Err(error) if is_passing(&error) => {}
+                Err(error) => {
+                    port.outlet.complain(&format!("datagrams for {} cannot be read: {error}", port.to));
+                    sleep(REST).await;
+                }
+            }
+        }
+    };
+    stop.run_until_cancelled(receiving).await;
+}
+
+struct Port<O: Opener> {
+    socket: Arc<UdpSocket>,
+    to: Destination,
+    outlet: Arc<Outlet<O>>,
+    flows: Mutex<Flows<O::Connection>>,
+}
+
+/// The flows of a port.
+struct Flows<C> {
+    by_source: HashMap<SocketAddr, Arc<Flow<C>>>,
+    /// In the order in which they began, or were last found in use; some have ended.
+    in_order: VecDeque<(SocketAddr, Arc<Flow<C>>, Instant)>,
+}
+
+impl<C> Default for Flows<C> {
+    fn default() -> Self {
+        Self { by_source: HashMap::new(), in_order: VecDeque::new() }
+    }
+}
+
+/// What a port's task and a flow's share.
+struct Flow<C> {
+    idle: Idle,
+    stage: Mutex<Stage<C>>,
+    crowded_out: CancellationToken,
+}
+
+enum Stage<C> {
+    /// What waits for the connection, the oldest first.
+    Opening(VecDeque<Bytes>),
+    Open(Arc<C>),
+    /// It came to nothing: what comes is dropped.
+    Failed,
+}
+
+impl<O: Opener> Port<O> {
+    /// A datagram from a program.
+    fn take(
+        self: &Arc<Self>,
+        payload: Bytes,
+        source: SocketAddr,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        let known = self.lock().by_source.get(&source).cloned();
+        let flow = known.unwrap_or_else(|| {
+            let flow = self.lock().begin(source, self.outlet.udp_idle_for());
+            let (port, begun, stop) = (Arc::clone(self), Arc::clone(&flow), stop.clone());
+            tasks.spawn(async move {
+                let _remove = Removal { port: &port, source, flow: &begun };
+                tokio::select! {
+                    () = port.carry(source, &begun) => {}
+                    () = begun.crowded_out.cancelled() => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+            flow
+        });
+        flow.idle.touch();
+        flow.send(payload);
+    }
+
+    /// Carries one flow to its end.
+    async fn carry(&self, source: SocketAddr, flow: &Flow<O::Connection>) {
+        let Ok(connection) = self.outlet.open(&self.to).await else {
+            flow.fail();
+            return sleep(FAILED_FOR).await;
+        };
+        let connection = Arc::new(connection);
+        flow.open(&connection);
+        let mut ended = pin!(ended(&*connection));
+        let mut expired = pin!(flow.idle.expired());
+        loop {
+            tokio::select! {
+                datagram = next_of(&*connection) => match datagram {
+                    Ok((_, payload)) => {
+                        flow.idle.touch();
+                        if let Err(error) = self.socket.send_to(&payload, source).await {
+                            tracing::debug!("a datagram for {source} was dropped: {error}");
+                        }
+                    }
+                    Err(_) => break,
+                },
+                () = &mut ended => break,
+                () = &mut expired => return,
+            }
+        }
+        if let Some(Err(error)) = connection.connected().now_or_never() {
+            self.outlet.failed(&self.to, &error);
+            flow.fail();
+            sleep(FAILED_FOR).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Flows<O::Connection>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a flow out of its port when its task ends, however it does.
+struct Removal<'a, O: Opener> {
+    port: &'a Port<O>,
+    source: SocketAddr,
+    flow: &'a Arc<Flow<O::Connection>>,
+}
+
+impl<O: Opener> Drop for Removal<'_, O> {
+    fn drop(&mut self) {
+        let mut flows = self.port.lock();
+        if flows.by_source.get(&self.source).is_some_and(|flow| Arc::ptr_eq(flow, self.flow)) {
+            flows.by_source.remove(&self.source);
+        }
+        // The connection goes with the task.
+        self.flow.fail();
+    }
+}
+
+impl<C> Flows<C> {
+    /// A flow for a source that has none. Where there are as many as may be, the one goes that has been idle longest,
+    /// nearly: one that was used since it was looked at last is passed over (the second-chance algorithm).
+    fn begin(&mut self, source: SocketAddr, idle_for: Duration) -> Arc<Flow<C>> {
+        if self.by_source.len() >= MOST_FLOWS {
+            for _ in 0..self.in_order.len() {
+                let Some((source, flow, seen)) = self.in_order.pop_front() else { break };
+                let lives = self.by_source.get(&source).is_some_and(|known| Arc::ptr_eq(known, &flow));
+                let last = flow.idle.last();
+                if lives && last > seen {
+                    self.in_order.push_back((source, flow, last));
+                } else if lives {
+                    self.by_source.remove(&source);
+                    flow.crowded_out.cancel();
+                    break;
+                }
+            }
+        }
+        if self.in_order.len() >= 2 * MOST_FLOWS {
+            let by_source = &self.by_source;
+            self.in_order.retain(|(source, flow, _)| {
+                by_source.get(source).is_some_and(|known| Arc::ptr_eq(known, flow))
+            });
+        }
+        let flow = Arc::new(Flow {
+            idle: Idle::new(idle_for),
+            stage: Mutex::new(Stage::Opening(VecDeque::new())),
+            crowded_out: CancellationToken::new(),
+        });
+        self.in_order.push_back((source, Arc::clone(&flow), flow.idle.last()));
+        self.by_source.insert(source, Arc::clone(&flow));
+        flow
+    }
+}
+
+impl<C: VirtualConnection> Flow<C> {
+    /// Hands a datagram on, or keeps it until it can be.
+    fn send(&self, payload: Bytes) {
+        match &mut *self.lock() {
+            Stage::Opening(waiting) => {
+                waiting.push_back(payload);
+                let mut bytes: usize = waiting.iter().map(Bytes::len).sum();
+                while waiting.len() > MOST_WAITING || (bytes > MOST_BYTES_WAITING && waiting.len() > 1) {
+                    bytes -= waiting.pop_front().map_or(0, |oldest| oldest.len());
+                }
+            }
+            // One that was reset will be noticed by the flow's task.
+            Stage::Open(connection) => _ = connection.send_datagram(Bytes::new(), payload),
+            Stage::Failed => {}
+        }
+    }
+
+    fn open(&self, connection: &Arc<C>) {
+        let mut stage = self.lock();
+        if let Stage::Opening(waiting) = std::mem::replace(&mut *stage, Stage::Open(Arc::clone(connection))) {
+            for payload in waiting {
+                let _ = connection.send_datagram(Bytes::new(), payload);
+            }
+        }
+    }
+}
+
+impl<C> Flow<C> {
+    fn fail(&self) {
+        *self.lock() = Stage::Failed;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stage<C>> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
