@@ -11,6 +11,7 @@
 //! | [`destination`], [`listener`] | how things are written down |
 //! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
+//! | [`policy`], [`rate`] | what each peer may do, and how fast |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
 //! | [`measure`], [`content`] | sending, swallowing and echoing, so that the way can be measured |
 //! | [`program`] | what the programs have in common: log, signals, how they end |
@@ -31,8 +32,10 @@ mod lookups;
 pub mod measure;
 mod mixed;
 mod outlet;
+pub mod policy;
 pub mod program;
 mod proxy_header;
+pub mod rate;
 pub mod reach;
 pub mod relay;
 pub mod rules;
@@ -53,6 +56,7 @@ pub use dial::Dialer;
 pub use exit::Exit;
 pub use listen::{ListenConfig, Listening, listen};
 pub use listener::Listener;
+pub use policy::Policy;
 pub use reach::ReachError;
 pub use relay::RelayConfig;
 pub use rules::Rules;
