@@ -254,6 +254,14 @@ impl Destination {
         out.freeze()
     }
 
+    /// The name that the program gave of the host, unless it gave its address or asks for no host.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Tcp(target) | Self::Udp(target) => target.host().name(),
+            Self::UdpAny | Self::Unix(_) | Self::Registered(_) | Self::Control(_) => None,
+        }
+    }
+
     /// The destination that bytes of a Connect name.
     pub fn decode(mut bytes: &[u8]) -> Result<Self, DestinationError> {
         let malformed = |_| DestinationError::Malformed;
@@ -446,6 +454,14 @@ impl Name {
 }
 
 impl Host {
+    /// The name, unless it is an address.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Ip(_) => None,
+            Self::Name(name) => Some(name.as_str()),
+        }
+    }
+
     /// The host that a program wrote: an address (an IPv6 one with or without brackets), else a name.
     pub fn parse(host: &str) -> Result<Self, DestinationError> {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

@@ -1,6 +1,6 @@
 //! Reaching a destination: [`Dialer`].
 //!
-//! A name is resolved once, every address is judged by the [rules](crate::rules), and exactly the addresses
+//! A name is resolved once, every address is judged by the [rules](crate::rules) beside the name, and exactly the addresses
 //! that passed are dialled, so that a name that resolves differently the next moment leads nowhere else. Of
 //! several addresses the first that answers wins (RFC 8305): the two families take turns, and each attempt
 //! has a head start before the next begins beside it.
@@ -70,7 +70,7 @@ pub enum DialCause {
     #[error("the name does not resolve: {0}")]
     Name(io::Error),
     /// All of the addresses are forbidden; this is one of them.
-    #[error("{0} is not allowed ({1}): --allow or `allow` in server.toml would permit it")]
+    #[error("{0} is not allowed ({1}): {mend}", mend = .1.mend())]
     Denied(IpAddr, Denial),
     /// Unix sockets of this end are reached by nobody else.
     #[error("Unix sockets of this end are not for others")]
@@ -134,7 +134,7 @@ impl Dialer {
     ) -> Result<TcpStream, DialFailure> {
         let dialled = timeout(self.timeout, async {
             let addresses = self.addresses(peer, target).await?;
-            connect(interleave(self.permitted(addresses)?), place).await
+            connect(interleave(self.permitted(target.host().name(), addresses)?), place).await
         });
         match dialled.await {
             Ok(dialled) => dialled,
@@ -150,7 +150,7 @@ impl Dialer {
         target: &Target,
     ) -> Result<UdpSocket, DialFailure> {
         let mut last = None;
-        for address in self.permitted(self.resolve(peer, target).await?)? {
+        for address in self.permitted(target.host().name(), self.resolve(peer, target).await?)? {
             let connected = async {
                 let socket = udp::bind_towards(address)?;
                 socket.connect(address).await?;
@@ -200,9 +200,13 @@ impl Dialer {
     }
 
     /// Those of the addresses that the rules permit; an error when they permit none.
-    fn permitted(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, DialFailure> {
+    fn permitted(
+        &self,
+        name: Option<&str>,
+        mut addresses: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, DialFailure> {
         let mut denied = None;
-        addresses.retain(|addr| match self.rules.check(*addr) {
+        addresses.retain(|addr| match self.rules.check(name, *addr) {
             Ok(()) => true,
             Err(denial) => {
                 denied.get_or_insert((addr.ip(), denial));

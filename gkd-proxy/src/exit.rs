@@ -1,7 +1,6 @@
 //! The end that dials: takes a connection that the other end opened, reaches its destination, and relays
 //! ([`Exit`]).
 
-use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,16 +19,18 @@ use crate::connection::VirtualConnection;
 use crate::destination::{Control, Destination, DestinationError, ListenRequest, Target, UnixPath};
 use crate::dial::{DialCause, DialFailure, Dialer};
 use crate::measure::{MeasureError, Measuring};
+use crate::policy::{Judge, Policy};
+use crate::rate::Limited;
 use crate::relay::{End, RelayConfig, Relayed, relay};
 use crate::reverse::{Offers, Refusal, Registry};
-use crate::rules::{Denial, Rules};
+use crate::rules::Denial;
 use crate::udp::exit::{Guide, to_any, to_one};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
 pub struct Exit {
     dialer: Dialer,
-    /// Those in force; they go over the dialer's own.
-    rules: watch::Sender<Arc<Rules>>,
+    /// The one in force; it goes over the dialer's own rules.
+    policy: watch::Sender<Arc<Policy>>,
     relay: RelayConfig,
     limit: Option<Arc<FairLimit>>,
     /// None where nobody may measure.
@@ -67,8 +68,8 @@ enum Dialled {
 struct Reached<S> {
     socket: S,
     destination: Destination,
-    /// Those that it was dialled by were seen.
-    rules: watch::Receiver<Arc<Rules>>,
+    /// The rules that it was dialled by were seen.
+    judge: Judge,
     _place: Option<FairPlace>,
 }
 
@@ -111,10 +112,10 @@ pub enum ExitError {
 impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
-        let rules = watch::Sender::new(dialer.rules().clone());
+        let policy = watch::Sender::new(Arc::new(dialer.rules().clone().into()));
         Self {
             dialer,
-            rules,
+            policy,
             relay,
             limit: None,
             measuring: None,
@@ -149,9 +150,14 @@ impl Exit {
         self
     }
 
-    /// Dials by other rules from now on, and resets the connections that they forbid.
-    pub fn set_rules(&self, rules: impl Into<Arc<Rules>>) {
-        self.rules.send_replace(rules.into());
+    /// Dials by another policy from now on, or by the same rules for all, and resets the connections that it forbids.
+    pub fn set_policy(&self, policy: impl Into<Policy>) {
+        self.policy.send_replace(Arc::new(policy.into()));
+    }
+
+    /// Judges what this peer wants to reach, now and whenever the policy changes.
+    pub fn judge(&self, peer: PeerId) -> Judge {
+        Judge::new(self.policy.subscribe(), peer)
     }
 
     /// Serves one connection: dials its destination, tells the other end the result, and carries bytes until
@@ -159,7 +165,7 @@ impl Exit {
     ///
     /// Dropping the future resets the destination.
     pub async fn serve<C: VirtualConnection>(&self, connection: C) -> Result<Relayed, ExitError> {
-        self.serve_borrowed(&connection).await
+        self.serve_borrowed(&self.limited(connection)).await
     }
 
     /// [`serve`](Self::serve) in a task of its own, which takes no more room than it has to: thousands may wait.
@@ -167,13 +173,20 @@ impl Exit {
         self: Arc<Self>,
         connection: C,
     ) -> JoinHandle<Result<Relayed, ExitError>> {
+        let connection = self.limited(connection);
         tokio::spawn(async move { self.serve_borrowed(&connection).await })
+    }
+
+    /// The connection within the rate of its peer.
+    fn limited<C: VirtualConnection>(&self, connection: C) -> Limited<C> {
+        let rate = self.policy.borrow().of(connection.peer()).rate.clone();
+        Limited::new(connection, rate)
     }
 
     async fn serve_borrowed<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
         // In a box that goes when it is over: the relay behind it may wait for long.
         let served = match Box::pin(self.reach(connection)).await {
-            Ok(Way::Tcp(reached)) => self.relay(connection, reached).await,
+            Ok(Way::Tcp(mut reached)) => self.relay(connection, &mut reached).await,
             // In boxes: relays, of which there are many, do not carry the room for these.
             Ok(Way::Udp(reached)) => Box::pin(self.relay_datagrams(connection, reached)).await,
             #[cfg(unix)]
@@ -184,7 +197,7 @@ impl Exit {
             Err(error) => Err(error),
         };
         if let Err(error) = &served {
-            self.complain(error);
+            self.complain(connection.peer(), error);
         }
         served
     }
@@ -210,8 +223,8 @@ impl Exit {
             return Err(ExitError::Busy(destination));
         };
         // From before the dial, so that no change is missed.
-        let mut rules = self.rules.subscribe();
-        let dialer = self.dialer.clone().with_rules(rules.borrow_and_update().clone());
+        let mut judge = self.judge(peer);
+        let dialer = self.dialer.clone().with_rules(judge.terms().rules.clone());
         let dialled = async {
             Ok(match &destination {
                 Destination::Udp(target) => Dialled::Udp(dialer.reach_datagrams(peer, target).await?),
@@ -231,10 +244,10 @@ impl Exit {
             Ok(dialled) => {
                 connection.confirm(Ok(()));
                 Ok(match dialled {
-                    Dialled::Tcp(socket) => Way::Tcp(Reached { socket, destination, rules, _place: place }),
-                    Dialled::Udp(socket) => Way::Udp(Reached { socket, destination, rules, _place: place }),
+                    Dialled::Tcp(socket) => Way::Tcp(Reached { socket, destination, judge, _place: place }),
+                    Dialled::Udp(socket) => Way::Udp(Reached { socket, destination, judge, _place: place }),
                     #[cfg(unix)]
-                    Dialled::Unix(socket) => Way::Unix(Reached { socket, destination, rules, _place: place }),
+                    Dialled::Unix(socket) => Way::Unix(Reached { socket, destination, judge, _place: place }),
                 })
             }
             Err(failure) => {
@@ -306,18 +319,20 @@ impl Exit {
         Ok(served)
     }
 
-    /// Carries bytes until both directions have ended.
+    /// Carries bytes until both directions have ended. What was reached is borrowed: a future carries what it is handed twice.
     async fn relay<C: VirtualConnection>(
         &self,
         connection: &C,
-        mut reached: Reached<TcpStream>,
+        reached: &mut Reached<TcpStream>,
     ) -> Result<Relayed, ExitError> {
         let address = reached.socket.peer_addr().ok();
         let relayed = tokio::select! {
+            // A connection that ended with its session ended for that, and not for rules that changed with it.
+            biased;
             relayed = relay(&mut reached.socket, connection, Bytes::new(), &self.relay) => relayed,
             // The relay resets both sides when it is dropped.
-            denial = forbidden(&mut reached.rules, address) => {
-                return Err(ExitError::Forbidden(reached.destination, denial));
+            denial = forbidden(&mut reached.judge, &reached.destination, &address) => {
+                return Err(ExitError::Forbidden(reached.destination.clone(), denial));
             }
         };
         let Relayed { up, down, end } = &relayed;
@@ -347,7 +362,7 @@ impl Exit {
         let address = reached.socket.peer_addr().ok();
         let relayed = tokio::select! {
             relayed = to_one(connection, &reached.socket, self.relay.udp_idle_for) => relayed,
-            denial = forbidden(&mut reached.rules, address) => {
+            denial = forbidden(&mut reached.judge, &reached.destination, &address) => {
                 connection.reset(ResetCode::APPLICATION);
                 return Err(ExitError::Forbidden(reached.destination, denial));
             }
@@ -372,7 +387,7 @@ impl Exit {
         self.limit.as_ref().map(|limit| limit.take(peer).ok_or(NoRoom)).transpose()
     }
 
-    fn complain(&self, error: &ExitError) {
+    fn complain(&self, peer: PeerId, error: &ExitError) {
         let kind = match error {
             ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
             ExitError::NotMeasured | ExitError::Measure(_) | ExitError::NoListener(..) => error.to_string(),
@@ -385,7 +400,10 @@ impl Exit {
         };
         if let Some(more) = self.failures.note(&kind) {
             // A peer's strings are escaped where these are shown.
-            tracing::warn!("{error}{more}");
+            match &self.policy.borrow().of(peer).name {
+                Some(user) => tracing::warn!(%user, "{error}{more}"),
+                None => tracing::warn!("{error}{more}"),
+            }
         }
     }
 }
@@ -404,10 +422,10 @@ impl Guide for DatagramGuide<'_> {
     }
 
     fn permits(&self, target: &Target, address: SocketAddr) -> bool {
-        let judged = self.exit.rules.borrow().check(address);
+        let judged = self.exit.policy.borrow().of(self.peer).rules.check(target.host().name(), address);
         if let Err(denial) = judged {
             let cause = DialCause::Denied(address.ip(), denial);
-            self.exit.complain(&ExitError::Dial(Destination::Udp(target.clone()), cause.into()));
+            self.exit.complain(self.peer, &ExitError::Dial(Destination::Udp(target.clone()), cause.into()));
         }
         judged.is_ok()
     }
@@ -415,22 +433,22 @@ impl Guide for DatagramGuide<'_> {
     fn place(&self) -> Option<Option<FairPlace>> {
         let place = self.exit.place(self.peer).ok();
         if place.is_none() {
-            self.exit.complain(&ExitError::Busy(Destination::UdpAny));
+            self.exit.complain(self.peer, &ExitError::Busy(Destination::UdpAny));
         }
         place
     }
 }
 
 /// Waits until rules come into force that forbid this address. One that is not known is gone, and forbidden to nobody.
-async fn forbidden(rules: &mut watch::Receiver<Arc<Rules>>, peer: Option<SocketAddr>) -> Denial {
-    let Some(peer) = peer else { return pending().await };
-    while rules.changed().await.is_ok() {
-        let now = rules.borrow_and_update().clone();
-        if let Err(denial) = now.check(peer) {
+/// Takes references, for nearly all relays are waiting in it and carry what it holds.
+async fn forbidden(judge: &mut Judge, destination: &Destination, address: &Option<SocketAddr>) -> Denial {
+    loop {
+        judge.changed().await;
+        let denial = address.and_then(|address| judge.check(destination.name(), address).err());
+        if let Some(denial) = denial {
             return denial;
         }
     }
-    pending().await
 }
 
 #[cfg(test)]

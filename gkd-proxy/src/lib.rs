@@ -13,6 +13,7 @@
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
 //! | [`udp`] | datagrams, at either end |
 //! | [`reverse`] | listeners that one end asks the other for |
+//! | [`policy`], [`rate`] | what each peer may do, and how fast |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
 //! | [`measure`], [`content`] | sending, swallowing and echoing, so that the way can be measured |
 //! | [`program`] | what the programs have in common: log, signals, how they end |
@@ -33,8 +34,10 @@ mod lookups;
 pub mod measure;
 mod mixed;
 mod outlet;
+pub mod policy;
 pub mod program;
 mod proxy_header;
+pub mod rate;
 pub mod reach;
 pub mod relay;
 pub mod reverse;
@@ -57,6 +60,7 @@ pub use dial::Dialer;
 pub use exit::Exit;
 pub use listen::{ListenConfig, Listening, listen};
 pub use listener::Listener;
+pub use policy::Policy;
 pub use reach::ReachError;
 pub use relay::RelayConfig;
 pub use rules::Rules;

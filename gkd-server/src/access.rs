@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 
 use gkd_core::fair_limit::FairLimit;
 use gkd_core::identity::{PublicKey, public_text};
+use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::packet::CloseCode;
 use gkd_core::{Admission, Server, SessionHandle};
+use gkd_proxy::policy::{Policy, Terms};
+use gkd_proxy::rate::Rate;
+use gkd_proxy::rules::Binds;
 use gkd_proxy::{Dialer, Exit, Rules};
 use ipnet::IpNet;
 
+use crate::changes::changes;
 use crate::config::{Config, User};
 use crate::users::UserName;
 
@@ -23,12 +28,30 @@ const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 /// Users and rules of a running server.
 pub(crate) struct Access {
     users: RwLock<Arc<Users>>,
+    /// Limits and windows of sessions, where a user has no others.
+    session: SessionConfig,
     exit: Arc<Exit>,
     reach: Mutex<Reach>,
     strangers: Mutex<Strangers>,
 }
 
-type Users = HashMap<PublicKey, UserName>;
+type Users = HashMap<PublicKey, Known>;
+
+/// A user, and what its sessions and connections get.
+struct Known {
+    user: User,
+    admission: Admission,
+    /// Of all its connections, also of those that run when another is set.
+    rate: Arc<Rate>,
+}
+
+/// What came of taking a configuration that was read anew.
+pub(crate) struct Replaced {
+    /// What differs, in words.
+    pub(crate) changes: String,
+    /// Sessions of removed users that were ended.
+    pub(crate) ended: usize,
+}
 
 /// What the rules are made of.
 struct Reach {
@@ -52,10 +75,15 @@ impl Access {
     /// So many `destinations` may be open at a time.
     pub(crate) fn new(config: &Config, always: Vec<IpNet>, own: Vec<IpAddr>, destinations: usize) -> Self {
         let reach = Reach { always, allow: config.allow.clone(), own };
-        let dialer = Dialer::new(reach.rules()).with_timeout(config.timeouts.dial);
+        let session = config.session();
+        let users = known(&config.users, &Users::new(), &session);
+        // By the policy each user has its own rules, and nobody else any.
+        let dialer = Dialer::new(Rules::none()).with_timeout(config.timeouts.dial);
         let exit = Exit::new(dialer, config.timeouts.relay()).within(FairLimit::new(destinations));
+        exit.set_policy(reach.policy(&users));
         Self {
-            users: RwLock::new(Arc::new(by_key(&config.users))),
+            users: RwLock::new(Arc::new(users)),
+            session,
             exit: Arc::new(exit.measured(config.bench)),
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
@@ -74,7 +102,13 @@ impl Access {
 
     /// The name of a user.
     pub(crate) fn name(&self, key: &PublicKey) -> Option<UserName> {
-        self.users().get(key).cloned()
+        self.users().get(key).map(|known| known.user.name.clone())
+    }
+
+    /// What reverse listeners of a user may bind; nothing where it is none any more.
+    pub(crate) fn binds_of(&self, key: &PublicKey) -> Arc<Binds> {
+        let binds = self.users().get(key).map(|known| known.user.binds.clone());
+        binds.unwrap_or_else(|| Binds::new([]).into())
     }
 
     fn users(&self) -> Arc<Users> {
@@ -83,8 +117,8 @@ impl Access {
 
     /// Decides whether a peer comes in. Unknown and removed users get the same answer.
     pub(crate) fn admit(&self, peer: &PublicKey) -> Result<Admission, Reject> {
-        if self.users().contains_key(peer) {
-            return Ok(Admission::default());
+        if let Some(known) = self.users().get(peer) {
+            return Ok(known.admission.clone());
         }
         self.note_stranger(peer);
         Err(Reject::new(RejectCode::UnknownUser))
@@ -107,31 +141,30 @@ impl Access {
     }
 
     /// Takes users and allowed destinations of a configuration that was read anew. Connections to what is not
-    /// allowed any more are reset. Sessions of users who are gone, or have another key, end: how many.
-    pub(crate) fn replace(&self, users: &[User], allow: Vec<IpNet>, server: &Server) -> usize {
-        self.change_reach(|reach| reach.allow = allow);
-        let users = Arc::new(by_key(users));
-        let before = std::mem::replace(
-            &mut *self.users.write().unwrap_or_else(PoisonError::into_inner),
-            users.clone(),
-        );
-        let gone = before.keys().filter(|key| !users.contains_key(*key));
+    /// allowed any more are reset; rates apply to those that run, other limits to what begins. Sessions of users who
+    /// are gone, or have another key, end.
+    pub(crate) fn replace(&self, config: &Config, server: &Server) -> Replaced {
+        let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.users();
+        let after = Arc::new(known(&config.users, &before, &self.session));
+        let changes = changes(&listed(&before), &config.users, reach.allow != config.allow);
+        reach.allow = config.allow.clone();
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
+        let gone = before.keys().filter(|key| !after.contains_key(*key));
         let sessions: Vec<_> = gone.flat_map(|key| server.sessions_of(key)).collect();
         for session in &sessions {
             session.close(CloseCode::REVOKED, "");
         }
-        sessions.len()
+        // Behind the end of those sessions: their connections end with them, and not for a rule.
+        self.exit.set_policy(reach.policy(&after));
+        Replaced { changes, ended: sessions.len() }
     }
 
     /// Adds addresses at which the server itself is known.
     pub(crate) fn add_own(&self, own: impl IntoIterator<Item = IpAddr>) {
-        self.change_reach(|reach| reach.own.extend(own));
-    }
-
-    fn change_reach(&self, change: impl FnOnce(&mut Reach)) {
         let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut reach);
-        self.exit.set_rules(reach.rules());
+        reach.own.extend(own);
+        self.exit.set_policy(reach.policy(&self.users()));
     }
 
     /// Logs a session that began, and waits for its end.
@@ -142,6 +175,7 @@ impl Access {
             return;
         };
         tracing::info!(%user, %address, "a session began");
+        tracing::debug!(%user, "its reverse listeners may bind {}", self.binds_of(&session.peer()));
         match session.wait_ended().await {
             Some(end) => tracing::info!(%user, %address, "a session ended: {end}"),
             None => tracing::info!(%user, %address, "a session ended"),
@@ -150,11 +184,53 @@ impl Access {
 }
 
 impl Reach {
-    fn rules(&self) -> Rules {
-        Rules::allow(self.always.iter().chain(&self.allow).copied()).with_own(self.own.iter().copied())
+    /// Each user by its own rules; who is none reaches nothing.
+    fn policy(&self, users: &Users) -> Policy {
+        let of_all =
+            Rules::allow(self.always.iter().chain(&self.allow).copied()).with_own(self.own.iter().copied());
+        let nobody = Terms { rules: Rules::none().into(), ..Terms::default() };
+        users.iter().fold(Policy::new(nobody), |policy, (key, known)| {
+            let terms = Terms {
+                name: Some(known.user.name.as_str().into()),
+                rules: of_all.of_user(known.user.rules.clone()).into(),
+                rate: Some(known.rate.clone()),
+            };
+            policy.with(*key, terms)
+        })
     }
 }
 
-fn by_key(users: &[User]) -> Users {
-    users.iter().map(|user| (user.key, user.name.clone())).collect()
+/// The users of a configuration; those who were there before keep their rate, with other speeds.
+fn known(users: &[User], before: &Users, session: &SessionConfig) -> Users {
+    let know = |user: &User| {
+        let rate = match before.get(&user.key) {
+            Some(before) => before.rate.clone(),
+            None => Arc::default(),
+        };
+        rate.set(user.limits.speeds);
+        Known { user: user.clone(), admission: admission(user, session), rate }
+    };
+    users.iter().map(|user| (user.key, know(user))).collect()
+}
+
+/// What a user gets whose limits are not those of all users.
+fn admission(user: &User, session: &SessionConfig) -> Admission {
+    let mut admission = Admission::default();
+    admission.max_sessions = user.limits.sessions;
+    if user.limits.tunnels.is_some() || user.limits.connections.is_some() {
+        let of_user = SessionConfig {
+            max_tunnels: user.limits.tunnels.unwrap_or(session.max_tunnels),
+            max_connections: user.limits.connections.unwrap_or(session.max_connections),
+            ..session.clone()
+        };
+        admission.session = Some(Arc::new(of_user.clamped()));
+    }
+    admission
+}
+
+/// In the order of their names.
+fn listed(users: &Users) -> Vec<User> {
+    let mut users: Vec<_> = users.values().map(|known| known.user.clone()).collect();
+    users.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+    users
 }

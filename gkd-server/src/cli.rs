@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use gkd_core::socket::Congestion;
 use gkd_proxy::program::Failure;
 use gkd_proxy::program::log::{self, Format, Level};
-use gkd_proxy::rules::parse_range;
+use gkd_proxy::rules::{Bind, parse_range};
 use ipnet::IpNet;
 
 use crate::listen::ListenAddress;
@@ -18,12 +18,13 @@ use crate::users::UserName;
 
 const FILES: &str = "\
 Files in DIR:
-  server.toml      listen addresses, allowed destinations, limits, time-outs, users with their public keys
+  server.toml      listen addresses, allowed destinations, limits, time-outs, users with their public keys, rules and
+                   limits; the one that init makes explains all of it
   server.key       the server's secret key; nobody but its owner may read it
   first-user.link  the link that a first start without a terminal made; a secret
 
 Signals: TERM and INT let live connections end, up to 30 s, and end the server (a second one at once);
-HUP reads users and allowed destinations anew, and ends what they do not allow any more; USR1 logs the state.
+HUP reads users with their rules and limits, and allowed destinations, anew, and ends what they do not allow any more; USR1 logs the state.
 
 An option goes over the environment (the GKD_ variables that --help of a command names), and that over server.toml. RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out of it.
 
@@ -166,6 +167,14 @@ pub(crate) enum UserCommand {
     Add {
         /// How the user is called in the log and here
         name: UserName,
+        // No doc comment, for [::] in one would be a link.
+        #[arg(
+            long,
+            value_name = "[ADDR:]PORTS",
+            help = "What reverse listeners of the user may bind here: 8080, 0.0.0.0:80,443, [::]:9000-9009; repeatable \
+                    [default: 1024-65535 of 127.0.0.1 and [::1]; ADDR left out is 127.0.0.1]"
+        )]
+        reverse: Vec<Bind>,
         #[command(flatten)]
         public: PublicOption,
     },
@@ -221,6 +230,28 @@ mod tests {
             ["10.0.0.0/8", "::1/128"]
         );
         assert_eq!(options.log.verbose, 2);
+    }
+
+    #[test]
+    fn ports_to_be_bound_are_read_as_they_are_written() {
+        let cli = Cli::try_parse_from([
+            "gkd-server",
+            "user",
+            "add",
+            "ann",
+            "--reverse",
+            "80,443",
+            "--reverse",
+            "[::]:9000-9009",
+        ]);
+        let Command::User(UserCommand::Add { reverse, .. }) = cli.unwrap().command else {
+            panic!("it is another command")
+        };
+        let shown: Vec<_> = reverse.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["127.0.0.1:80,443", "[::]:9000-9009"]);
+        for wrong in ["localhost:80", "0", "9-8", "127.0.0.1"] {
+            assert!(Cli::try_parse_from(["gkd-server", "user", "add", "ann", "--reverse", wrong]).is_err());
+        }
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! What `server.toml` says ([`Config`]): reading it, and naming line and column of all that is wrong with it.
 //!
 //! Nothing is opened, resolved or bound here. A user's secret never stands in the file, the server's own
-//! neither.
+//! neither. What stands of users is read in `users`.
 
-use std::collections::{BTreeMap, HashMap};
+mod users;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
-use gkd_core::identity::{PublicKey, parse_public, public_text};
 use gkd_core::proto::SessionConfig;
 use gkd_core::socket::Congestion;
 use gkd_proxy::program::{self, Failure, Size, TimeoutError, Timeouts};
@@ -20,11 +21,23 @@ use toml::Spanned;
 use crate::dir::Dir;
 use crate::listen::{self, ListenAddress, MAX_LISTENERS};
 use crate::public_name::PublicName;
-use crate::users::UserName;
+
+pub(crate) use users::User;
+use users::WrittenUser;
 
 /// Bounds of the memory of all sessions. The least is that of some clients, each with a few fast transfers.
 const LEAST_MEMORY: Size = Size::from_mib(64);
 const MOST_MEMORY: Size = Size::from_mib(1 << 20);
+
+/// Sessions of one user.
+const SESSIONS_OF_USER: RangeInclusive<usize> = 1..=4096;
+
+/// Tunnels and connections of a session: the bounds of `SessionConfig::clamped`.
+const TUNNELS: RangeInclusive<usize> = 1..=1024;
+const CONNECTIONS: RangeInclusive<usize> = 1..=1 << 20;
+
+/// Half-open tunnels: at least the 64 that one client may bring at a time.
+const HALF_OPEN: RangeInclusive<usize> = 64..=65_536;
 
 /// The most mistakes that are told at a time.
 const MAX_PROBLEMS: usize = 20;
@@ -50,13 +63,6 @@ pub(crate) struct Config {
     pub(crate) timeouts: Timeouts,
     /// Who may come in. No name and no key stands twice.
     pub(crate) users: Vec<User>,
-}
-
-/// One who may come in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct User {
-    pub(crate) name: UserName,
-    pub(crate) key: PublicKey,
 }
 
 /// Bounds on what all users, or one, may have at a time.
@@ -113,13 +119,6 @@ struct WrittenLimits {
     half_open: Option<Spanned<i64>>,
     half_open_per_address: Option<Spanned<i64>>,
     memory: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenUser {
-    name: Spanned<String>,
-    key: Spanned<String>,
 }
 
 impl Config {
@@ -241,31 +240,19 @@ impl Judge<'_> {
 
     fn limits(&mut self, written: &WrittenLimits) -> Limits {
         let usual = Limits::default();
-        let mut size = |written: &Option<Spanned<i64>>, bounds: RangeInclusive<usize>, usual: usize| {
-            let Some(written) = written else { return usual };
-            let value = usize::try_from(*written.get_ref()).ok().filter(|value| bounds.contains(value));
-            value.unwrap_or_else(|| {
-                let (least, most) = bounds.into_inner();
-                let words = format!("{} is out of bounds: write {least} to {most}", written.get_ref());
-                self.complain(written.span(), words);
-                usual
-            })
-        };
+        let mut size =
+            |written: &Option<_>, bounds, usual| self.size(written.as_ref(), bounds).unwrap_or(usual);
+        let connections =
+            size(&written.connections_per_session, CONNECTIONS, usual.connections_per_session as usize);
         let limits = Limits {
             sessions: size(&written.sessions, 1..=65_536, usual.sessions),
-            sessions_per_user: size(&written.sessions_per_user, 1..=4096, usual.sessions_per_user),
-            // The bounds of `SessionConfig::clamped`.
-            tunnels_per_session: size(&written.tunnels_per_session, 1..=1024, usual.tunnels_per_session),
-            connections_per_session: size(
-                &written.connections_per_session,
-                1..=1 << 20,
-                usual.connections_per_session as usize,
-            ) as u64,
-            // At least the 64 tunnels that one client may bring at a time.
-            half_open: size(&written.half_open, 64..=65_536, usual.half_open),
+            sessions_per_user: size(&written.sessions_per_user, SESSIONS_OF_USER, usual.sessions_per_user),
+            tunnels_per_session: size(&written.tunnels_per_session, TUNNELS, usual.tunnels_per_session),
+            connections_per_session: connections as u64,
+            half_open: size(&written.half_open, HALF_OPEN, usual.half_open),
             half_open_per_address: size(
                 &written.half_open_per_address,
-                64..=65_536,
+                HALF_OPEN,
                 usual.half_open_per_address,
             ),
             memory: usual.memory,
@@ -277,6 +264,18 @@ impl Judge<'_> {
         Limits { memory: memory.unwrap_or(usual.memory), ..limits }
     }
 
+    /// A number within bounds; none where none is written, or a wrong one.
+    fn size(&mut self, written: Option<&Spanned<i64>>, bounds: RangeInclusive<usize>) -> Option<usize> {
+        let written = written?;
+        let value = usize::try_from(*written.get_ref()).ok().filter(|value| bounds.contains(value));
+        if value.is_none() {
+            let (least, most) = bounds.into_inner();
+            let words = format!("{} is out of bounds: write {least} to {most}", written.get_ref());
+            self.complain(written.span(), words);
+        }
+        value
+    }
+
     fn timeouts(&mut self, written: &BTreeMap<Spanned<String>, Spanned<String>>) -> Timeouts {
         let mut timeouts = Timeouts::default();
         for (name, words) in written {
@@ -286,34 +285,6 @@ impl Judge<'_> {
             }
         }
         timeouts
-    }
-
-    fn users(&mut self, written: &[WrittenUser]) -> Vec<User> {
-        let (mut names, mut keys) = (HashMap::new(), HashMap::new());
-        let mut users = Vec::new();
-        for one in written {
-            let name = self.value::<UserName>(&one.name);
-            let key = self.judged(&one.key, parse_public);
-            let (line, _) = program::place(self.text, one.name.span().start);
-            if let Some(before) = name.as_ref().and_then(|name| names.insert(name.clone(), line)) {
-                let words = format!(
-                    "the user {} stands twice, first in line {before}: rename or remove one",
-                    one.name.get_ref()
-                );
-                self.complain(one.name.span(), words);
-            }
-            if let Some(before) = key.and_then(|key| keys.insert(key, line)) {
-                let words = format!(
-                    "the key {} is that of the user in line {before}: give each user its own, gkd-server user renew makes one",
-                    key.map(|key| public_text(&key)).unwrap_or_default()
-                );
-                self.complain(one.key.span(), words);
-            }
-            if let (Some(name), Some(key)) = (name, key) {
-                users.push(User { name, key });
-            }
-        }
-        users
     }
 }
 

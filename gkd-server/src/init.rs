@@ -125,6 +125,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_file_shows_of_a_user_may_stand_there() {
+        let text = fresh().config(None);
+        let shown: String = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("#   "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = Config::parse(&format!("{text}{shown}")).unwrap();
+        let user = &config.users[0];
+        assert_eq!(user.rules.len(), 5, "{shown}");
+        assert_eq!(user.binds.to_string(), "127.0.0.1:8080, 127.0.0.1:9000-9009, 0.0.0.0:443, [::]:443");
+        assert_eq!(
+            (user.limits.sessions, user.limits.tunnels, user.limits.connections),
+            (Some(4), Some(16), Some(1000))
+        );
+        assert_eq!(user.limits.speeds.up, Some("10M".parse().unwrap()));
+    }
+
+    #[test]
     fn what_the_file_shows_as_a_comment_may_be_taken_in() {
         let text: String = fresh()
             .config(None)

@@ -8,11 +8,12 @@
 //! | `cli` | the command line |
 //! | `dir`, `config`, `listen`, `public_name` | the files of a server, and what stands in them |
 //! | `init`, `users`, `check` | the commands that make, edit and judge these files |
-//! | `start`, `run`, `access` | the running server: who may come in and reach what, and how it ends |
+//! | `start`, `run`, `access`, `changes` | the running server: who may come in and reach what, and how it ends |
 
 #![forbid(unsafe_code)]
 
 mod access;
+mod changes;
 mod check;
 mod cli;
 mod config;

@@ -142,7 +142,10 @@ fn named(host: Host, listen: &ListenAddress) -> PublicName {
 /// Public as the rules for destinations see it; that it is this machine's own is no objection here.
 fn is_public(ip: IpAddr) -> bool {
     // Any port but that of mail.
-    matches!(Rules::default().check(SocketAddr::new(ip, 443)), Ok(()) | Err(Denial::Own | Denial::OwnUnknown))
+    matches!(
+        Rules::default().check(None, SocketAddr::new(ip, 443)),
+        Ok(()) | Err(Denial::Own | Denial::OwnUnknown)
+    )
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

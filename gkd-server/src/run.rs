@@ -74,7 +74,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Reads users and allowed destinations anew. A file that cannot be read or is wrong changes nothing.
+    /// Reads users, with their rules and limits, and allowed destinations anew. A file that cannot be read or is wrong changes nothing.
     fn reload(&self) {
         let config = match Config::load(&self.dir) {
             Ok(config) => config,
@@ -98,11 +98,12 @@ impl Running {
                 );
             }
         }
-        let ended = self.access.replace(&config.users, config.allow, &self.server);
+        let replaced = self.access.replace(&config, &self.server);
         tracing::info!(
-            "users and allowed destinations are read anew: {}; {} of removed users ended",
+            "users and allowed destinations are read anew: {}; {}; {} of removed users ended",
             count(config.users.len(), "user"),
-            count(ended, "session")
+            replaced.changes,
+            count(replaced.ended, "session")
         );
     }
 

@@ -96,7 +96,9 @@ impl fmt::Display for NameError {
 /// Does what a `user` command asks for.
 pub(crate) fn execute(dir: &Dir, command: UserCommand) -> Result<(), Failure> {
     match command {
-        UserCommand::Add { name, public } => give_key(dir, &name, public, Edit::add),
+        UserCommand::Add { name, reverse, public } => {
+            give_key(dir, &name, public, |edit, name, key| edit.add(name, key, &reverse))
+        }
         UserCommand::Renew { name, public } => give_key(dir, &name, public, Edit::renew),
         UserCommand::Remove { name } => remove(dir, &name),
         UserCommand::List => list(dir),

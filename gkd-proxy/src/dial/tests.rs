@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::rules::{Rule, Verdict};
 
 /// Answers each question with the next of its answers, the last for ever.
 struct Scripted {
@@ -78,6 +79,33 @@ async fn a_name_of_a_special_address_is_denied_and_not_dialled() {
     }
     let accepted = timeout(Duration::from_millis(50), listener.accept()).await;
     assert!(accepted.is_err(), "nothing was dialled");
+}
+
+#[tokio::test]
+async fn rules_see_the_name_and_every_address_that_it_leads_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let rule = |verdict, subject: &str| Rule {
+        verdict,
+        subject: subject.parse().unwrap(),
+        ports: port.to_string().parse().unwrap(),
+    };
+    let all = Rules::allow(["127.0.0.0/8".parse().unwrap()]);
+    let dial = async |rules: Vec<Rule>, host: &str, ip: &str| {
+        let dialer = Dialer::new(all.of_user(rules)).with_resolver(Scripted::new(&[&[ip]]));
+        dialer.dial(&target(host, port)).await.map(drop).map_err(|failure| failure.error)
+    };
+    let denied = Err(DialError::Denied);
+    let by_name = || vec![rule(Verdict::Deny, "corp.example")];
+    assert_eq!(dial(by_name(), "x.corp.example.", "127.0.0.1").await, denied);
+    assert_eq!(dial(by_name(), "x.example", "127.0.0.1").await, Ok(()));
+    assert_eq!(dial(by_name(), "127.0.0.1", "127.0.0.1").await, Ok(()), "an address has no name");
+    for ip in ["127.0.0.1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
+        assert_eq!(dial(vec![rule(Verdict::Deny, "127.0.0.1")], "x.example", ip).await, denied, "{ip}");
+    }
+    let of_one_name = vec![rule(Verdict::Allow, "one.example"), rule(Verdict::Deny, "*")];
+    assert_eq!(dial(of_one_name.clone(), "one.example", "127.0.0.1").await, Ok(()));
+    assert_eq!(dial(of_one_name, "two.example", "127.0.0.1").await, denied);
 }
 
 #[tokio::test]

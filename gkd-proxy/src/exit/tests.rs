@@ -1,3 +1,4 @@
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::dial::{Resolve, Resolving};
 use crate::memory;
+use crate::policy::Terms;
+use crate::rate::{Rate, Speeds};
 use crate::reach::ReachError;
 use crate::relay::End;
-use crate::rules::Rules;
+use crate::rules::{Ports, Rule, Rules, Verdict};
 
 fn exit() -> Exit {
     Exit::new(Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])), RelayConfig::default())
@@ -76,8 +79,8 @@ async fn rules_that_come_to_forbid_a_destination_reset_its_connections_and_no_ot
         running.push((near, listener.accept().await.unwrap().0, served));
     }
     // New rules that allow what the old ones did touch nothing.
-    exit.set_rules(allow(&["127.0.0.0/8"]));
-    exit.set_rules(allow(&["127.0.0.2"]));
+    exit.set_policy(allow(&["127.0.0.0/8"]));
+    exit.set_policy(allow(&["127.0.0.2"]));
 
     let (near, mut destination, served) = running.remove(0);
     near.until_reset().await;
@@ -92,6 +95,98 @@ async fn rules_that_come_to_forbid_a_destination_reset_its_connections_and_no_ot
     let (near, far) = memory::pair(to("127.0.0.1:9"));
     exit.serve(far).await.unwrap_err();
     assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Denied))));
+}
+
+fn rules(all: &Rules, words: &str) -> Arc<Rules> {
+    let deny = |subject: &str| Rule {
+        verdict: Verdict::Deny,
+        subject: subject.parse().unwrap(),
+        ports: Ports::default(),
+    };
+    Arc::new(all.of_user([deny(words)]))
+}
+
+#[tokio::test]
+async fn each_peer_is_served_by_its_own_rules_and_those_that_change_reset_its_connections_alone() {
+    let all = Rules::allow(["127.0.0.0/8".parse().unwrap()]);
+    let (ann, bob) = (PeerId([1; 32]), PeerId([2; 32]));
+    let policy = |denied_to_ann: &str| {
+        let terms = Terms { rules: rules(&all, denied_to_ann), ..Terms::default() };
+        Policy::from(all.clone()).with(ann, terms)
+    };
+    let dialer = Dialer::new(all.clone()).with_resolver(Slow);
+    let exit = Arc::new(Exit::new(dialer, RelayConfig::default()));
+    exit.set_policy(policy("127.0.0.9"));
+    let denied = async |peer: PeerId, to: Bytes| {
+        let (near, far) = memory::pair(to);
+        exit.serve(far.of(peer)).await.unwrap_err();
+        matches!(near.connected().await, Err(ReachError::Dial(DialError::Denied)))
+    };
+    // Nobody listens there, so that whoever may dial it is refused.
+    assert!(denied(ann, to("127.0.0.9:9")).await);
+    assert!(!denied(bob, to("127.0.0.9:9")).await);
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut running = Vec::new();
+    for (peer, host) in [(ann, "127.0.0.1"), (ann, "quick.example"), (bob, "quick.example")] {
+        let (near, far) = memory::pair(to(&format!("{host}:{port}")));
+        let served = exit.clone().spawn(far.of(peer));
+        running.push((near, listener.accept().await.unwrap().0, served));
+    }
+    // The rules name what the program asked for, not where it led.
+    exit.set_policy(policy("quick.example"));
+    let (near, _destination, served) = running.remove(1);
+    near.until_reset().await;
+    assert!(matches!(served.await.unwrap(), Err(ExitError::Forbidden(_, Denial::Rule(1)))));
+    for (near, destination, _served) in &mut running {
+        near.write(b"x").await.unwrap();
+        assert_eq!(destination.read_u8().await.unwrap(), b'x');
+    }
+}
+
+#[tokio::test]
+async fn a_rate_holds_for_all_connections_of_a_peer_also_where_it_comes_while_they_run() {
+    // More than may move at once: what is left waits for minutes, of virtual time.
+    const LEN: usize = 256 * 1024;
+    let all = Rules::allow(["127.0.0.0/8".parse().unwrap()]);
+    let rate = Rate::new(Speeds::default());
+    let terms = Terms { rules: Arc::new(all.clone()), rate: Some(rate.clone()), name: None };
+    let exit = Arc::new(Exit::new(Dialer::new(all.clone()), RelayConfig::default()));
+    exit.set_policy(Policy::from(all).with(PeerId([1; 32]), terms));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let (near, far) = memory::pair(to(&listener.local_addr().unwrap().to_string()));
+        let served = exit.clone().spawn(far);
+        running.push((near, listener.accept().await.unwrap().0, served));
+    }
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let speed = Some("8K".parse().unwrap());
+    rate.set(Speeds { up: speed, down: speed });
+    let sent: Vec<u8> = (0..LEN).map(|at| at as u8).collect();
+    for (near, destination, served) in running {
+        let (mut reader, mut writer) = destination.into_split();
+        let mut read = Vec::new();
+        let (_, _, (), back) = tokio::join!(
+            async {
+                near.write(&sent).await.unwrap();
+                near.finish().await;
+            },
+            async { reader.read_to_end(&mut read).await.unwrap() },
+            async {
+                writer.write_all(&sent).await.unwrap();
+                writer.shutdown().await.unwrap();
+            },
+            near.read_to_end(),
+        );
+        assert!(read == sent && back.unwrap() == sent, "all of it arrived, either way");
+        served.await.unwrap().unwrap();
+    }
+    // Less the 64 KiB that may move at once, and a turn that is not paid for yet.
+    let least = (2 * LEN - 64 * 1024 - 16 * 1024) as u64 / 8_000;
+    assert!(began.elapsed().as_secs() >= least, "{:?}", began.elapsed());
 }
 
 /// A resolver that never answers.

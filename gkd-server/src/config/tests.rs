@@ -1,3 +1,4 @@
+use super::users::UserLimits;
 use super::*;
 
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -178,4 +179,109 @@ fn memory_is_a_size_within_bounds() {
         let told = problems.0[0].to_string();
         assert!(told.starts_with("line 2, column 10: ") && told.contains(said), "{told}");
     }
+}
+
+/// A configuration of one user with these lines.
+fn of_user(lines: &str) -> String {
+    format!("[[user]]\nname = \"ann\"\nkey = \"{KEY}\"\n{lines}\n")
+}
+
+#[test]
+fn rules_reverse_and_limits_of_a_user_are_read() {
+    let config = Config::parse(&of_user(
+        "rules = [\n  { allow = \"10.1.0.0/16\", ports = \"22,80-89\" },\n  { deny = \".Corp.example.\" }, # a comment\n  { deny = \"*\" },\n]\n\
+         reverse = [\"127.0.0.1:1024-65535\", \"0.0.0.0:8080\", \"443\"]\n\
+         [user.limits]\nsessions = 2\ntunnels = 16\nconnections = 100\nup = \"10M\"\n\
+         [[user]]\nname = \"bob\"\nkey = \"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\nreverse = []",
+    ));
+    let [ann, bob] = &config.unwrap().users[..] else { panic!("there are two") };
+    let shown: Vec<_> = ann.rules.iter().map(ToString::to_string).collect();
+    let expected = [
+        "{ allow = \"10.1.0.0/16\", ports = \"22,80-89\" }",
+        "{ deny = \".corp.example\" }",
+        "{ deny = \"*\" }",
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(ann.binds.to_string(), "127.0.0.1:1024-65535, 0.0.0.0:8080, 127.0.0.1:443");
+    assert_eq!(
+        (ann.limits.sessions, ann.limits.tunnels, ann.limits.connections),
+        (Some(2), Some(16), Some(100))
+    );
+    assert_eq!((ann.limits.speeds.up, ann.limits.speeds.down), (Some("10M".parse().unwrap()), None));
+    assert_eq!((bob.rules.len(), bob.limits), (0, UserLimits::default()));
+    assert_eq!(bob.binds.to_string(), "nothing");
+
+    let config = Config::parse(&of_user("limits = { down = \"500K\" }")).unwrap();
+    assert_eq!(config.users[0].limits.speeds.down, Some("500K".parse().unwrap()));
+    assert_eq!(config.users[0].binds.to_string(), "127.0.0.1:1024-65535, [::1]:1024-65535");
+}
+
+#[test]
+fn mistakes_of_a_user_name_their_place_and_the_mend() {
+    for (line, column, told) in [
+        ("rules = []", 9, "there is no rule: leave rules out"),
+        (
+            "rules = [{ allow = \"10.0.0.0/33\" }]",
+            20,
+            "\"10.0.0.0/33\" is not a range of addresses: write one such as",
+        ),
+        ("rules = [{ allow = \"10.0.0.256\" }]", 20, "\"10.0.0.256\" is not a range"),
+        ("rules = [{ deny = \"*.corp.example\" }]", 19, "\"*.corp.example\" holds a *"),
+        ("rules = [{ deny = \"corp..example\" }]", 19, "\"corp..example\" is no name"),
+        ("rules = [{ deny = \"\" }]", 19, "the name is empty"),
+        ("rules = [{ deny = \"*\", ports = \"22,x\" }]", 32, "\"x\" is no port"),
+        ("rules = [{ deny = \"*\", ports = \"0\" }]", 32, "port 0 is none"),
+        (
+            "rules = [{ deny = \"*\", ports = \"9-8\" }]",
+            32,
+            "the range of ports 9-8 ends before it begins: write 8-9",
+        ),
+        ("rules = [{ deny = \"*\", ports = \"\" }]", 32, "\"\" is no port"),
+        ("rules = [{ deny = \"*\", ports = 22 }]", 32, "invalid type"),
+        ("rules = [{ }]", 10, "the rule has neither allow nor deny"),
+        ("rules = [{ ports = \"22\" }]", 10, "the rule has neither allow nor deny"),
+        ("rules = [{ allow = \"1.1.1.1\", deny = \"*\" }]", 10, "the rule has both allow and deny"),
+        ("rules = [{ deny = \"*\", port = \"22\" }]", 24, "unknown field `port`"),
+        ("rules = \"*\"", 9, "invalid type"),
+        ("rulse = []", 1, "unknown field `rulse`"),
+        ("reverse = [\"localhost:80\"]", 12, "\"localhost\" is no address"),
+        ("reverse = [\"80\", \"::1:80\"]", 18, "\"::1:80\" has no ports"),
+        ("reverse = [\"127.0.0.1:0\"]", 12, "port 0 is none"),
+        ("reverse = [\"127.0.0.1\"]", 12, "\"127.0.0.1\" has no ports"),
+        ("limits = { sessions = 0 }", 23, "0 is out of bounds: write 1 to 4096"),
+        ("limits = { tunnels = 1025 }", 22, "1025 is out of bounds: write 1 to 1024"),
+        ("limits = { connections = -1 }", 26, "-1 is out of bounds: write 1 to 1048576"),
+        ("limits = { up = \"fast\" }", 17, "\"fast\" is no speed: write bytes a second"),
+        ("limits = { down = \"1K\" }", 19, "1K is out of bounds: write 8K to 100G"),
+        ("limits = { memory = 5 }", 12, "unknown field `memory`"),
+    ] {
+        let words = problem(&of_user(line));
+        assert!(words.starts_with(&format!("line 4, column {column}: {told}")), "{line}: {words}");
+    }
+}
+
+#[test]
+fn a_rule_that_can_never_match_is_named_with_the_one_in_front_of_it() {
+    let all = problems(&of_user(
+        "rules = [\n  { deny = \"10.0.0.0/8\" },\n  { allow = \"10.1.0.0/16\", ports = \"22\" },\n  { allow = \"*\" },\n  { deny = \"corp.example\" },\n]",
+    ));
+    assert_eq!(
+        all,
+        [
+            "line 6, column 3: rule 2 { allow = \"10.1.0.0/16\", ports = \"22\" } can never match, for rule 1 \
+             { deny = \"10.0.0.0/8\" } in line 5 matches all of it: put it in front, or remove one",
+            "line 8, column 3: rule 4 { deny = \"corp.example\" } can never match, for rule 3 { allow = \"*\" } in line 7 \
+             matches all of it: put it in front, or remove one",
+        ]
+    );
+    // A mistake in front does not shift the numbers.
+    let all = problems(&of_user("rules = [{ deny = \"\" }, { deny = \"*\" }, { allow = \"*\" }]"));
+    assert!(all[1].contains("rule 3 ") && all[1].contains("rule 2 "), "{all:?}");
+}
+
+#[test]
+fn rules_have_a_bound() {
+    let many: String = (0..1001).map(|number| format!("{{ deny = \"n{number}.example\" }}, ")).collect();
+    let words = problem(&of_user(&format!("rules = [{many}]")));
+    assert!(words.contains("1001 rules are more than the 1000"), "{words}");
 }

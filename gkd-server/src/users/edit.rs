@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use gkd_proxy::rules::Bind;
 use toml_edit::{
     Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value, value,
 };
@@ -45,8 +46,8 @@ impl Edit {
         self.0.to_string()
     }
 
-    /// Adds a user behind the others.
-    pub(super) fn add(&mut self, name: &UserName, key: &str) -> Result<(), EditError> {
+    /// Adds a user behind the others, with what its reverse listeners may bind unless that is the default.
+    pub(super) fn add(&mut self, name: &UserName, key: &str, reverse: &[Bind]) -> Result<(), EditError> {
         if self.find(name).is_some() {
             return Err(EditError::Exists(name.clone()));
         }
@@ -56,6 +57,9 @@ impl Edit {
                 let mut user = Table::new();
                 user.insert("name", value(name.as_str()));
                 user.insert("key", value(key));
+                if !reverse.is_empty() {
+                    user.insert("reverse", value(listed(reverse)));
+                }
                 user.decor_mut().set_prefix("\n");
                 tables.push(user);
             }
@@ -63,6 +67,9 @@ impl Edit {
                 let mut user = InlineTable::new();
                 user.insert("name", name.as_str().into());
                 user.insert("key", key.into());
+                if !reverse.is_empty() {
+                    user.insert("reverse", listed(reverse).into());
+                }
                 push_like_the_last(array, user);
             }
             _ => return Err(EditError::Shape),
@@ -131,6 +138,10 @@ impl Edit {
     }
 }
 
+fn listed(binds: &[Bind]) -> Array {
+    binds.iter().map(ToString::to_string).collect()
+}
+
 fn prefix(table: &Table) -> &str {
     table.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default()
 }
@@ -194,7 +205,7 @@ key = \"B\"
 
     #[test]
     fn a_user_is_added_behind_the_others() {
-        let text = edited(FILE, |edit| edit.add(&name("eve"), "E"));
+        let text = edited(FILE, |edit| edit.add(&name("eve"), "E", &[]));
         let bob = FILE.find("\n# The end.").unwrap();
         assert_eq!(
             text,
@@ -204,8 +215,29 @@ key = \"B\"
 
     #[test]
     fn a_first_user_is_added_to_a_file_without() {
-        let text = edited("# only this\nplain = true\n", |edit| edit.add(&name("eve"), "E"));
+        let text = edited("# only this\nplain = true\n", |edit| edit.add(&name("eve"), "E", &[]));
         assert_eq!(text, "# only this\nplain = true\n\n[[user]]\nname = \"eve\"\nkey = \"E\"\n");
+    }
+
+    #[test]
+    fn what_a_user_may_bind_is_written_with_it() {
+        let binds = ["80,443", "0.0.0.0:8080"].map(|words| words.parse().unwrap());
+        let reverse = "reverse = [\"127.0.0.1:80,443\", \"0.0.0.0:8080\"]";
+        let text = edited(FILE, |edit| edit.add(&name("eve"), "E", &binds));
+        assert!(text.contains(&format!("key = \"E\"\n{reverse}\n")), "{text}");
+        let text = edited("user = []\n", |edit| edit.add(&name("eve"), "E", &binds));
+        assert!(text.contains(&format!("{{ name = \"eve\", key = \"E\", {reverse} }}")), "{text}");
+    }
+
+    #[test]
+    fn users_with_rules_and_limits_are_edited_as_a_whole() {
+        let file = "[[user]]\nname = \"a\"\nkey = \"A\"\nrules = [ { deny = \"*\" } ] # none\n\n[user.limits]\nup = \"1M\" # slow\n";
+        let text = edited(file, |edit| edit.add(&name("b"), "B", &[]));
+        assert_eq!(text, format!("{file}\n[[user]]\nname = \"b\"\nkey = \"B\"\n"));
+        let renewed = edited(&text, |edit| edit.renew(&name("a"), "N"));
+        assert_eq!(renewed, text.replace("\"A\"", "\"N\""));
+        let removed = edited(&text, |edit| edit.remove(&name("a")));
+        assert!(!removed.contains("limits") && removed.contains("key = \"B\""), "{removed}");
     }
 
     #[test]
@@ -235,7 +267,7 @@ key = \"B\"
     #[test]
     fn inline_tables_are_edited_as_well() {
         let file = "user = [\n  { name = \"a\", key = \"A\" }, # one\n]\n";
-        let text = edited(file, |edit| edit.add(&name("b"), "B"));
+        let text = edited(file, |edit| edit.add(&name("b"), "B", &[]));
         assert!(text.contains("# one") && text.contains("{ name = \"b\", key = \"B\" }"), "{text}");
         let text = edited(&text, |edit| edit.renew(&name("b"), "C"));
         let text = edited(&text, |edit| edit.remove(&name("a")));
@@ -245,10 +277,10 @@ key = \"B\"
     #[test]
     fn a_name_twice_and_an_unknown_one_are_refused() {
         let mut edit = Edit::parse(FILE).unwrap();
-        assert_eq!(edit.add(&name("bob"), "X"), Err(EditError::Exists(name("bob"))));
+        assert_eq!(edit.add(&name("bob"), "X", &[]), Err(EditError::Exists(name("bob"))));
         assert_eq!(edit.renew(&name("eve"), "X"), Err(EditError::Unknown(name("eve"))));
         assert_eq!(edit.remove(&name("eve")), Err(EditError::Unknown(name("eve"))));
         assert_eq!(edit.text(), FILE);
-        assert_eq!(Edit::parse("user = 1\n").unwrap().add(&name("a"), "A"), Err(EditError::Shape));
+        assert_eq!(Edit::parse("user = 1\n").unwrap().add(&name("a"), "A", &[]), Err(EditError::Shape));
     }
 }

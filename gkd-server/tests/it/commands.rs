@@ -199,6 +199,28 @@ fn users_are_added_renewed_listed_and_removed() {
 }
 
 #[test]
+fn a_user_is_added_with_what_it_may_bind() {
+    let (files, _) = Files::initialised();
+    files.ok(&["user", "add", "ann", "--reverse", "8080,9000-9009", "--reverse", "0.0.0.0:443"]);
+    let reverse = "reverse = [\"127.0.0.1:8080,9000-9009\", \"0.0.0.0:443\"]";
+    assert!(files.config().contains(reverse), "{}", files.config());
+    files.ok(&["check"]);
+    let words = files.fails(64, &["user", "add", "bob", "--reverse", "localhost:80"]);
+    assert!(words.contains("\"localhost\" is no address"), "{words}");
+    assert!(!files.config().contains("bob"));
+}
+
+#[test]
+fn a_rule_that_can_never_match_is_a_mistake() {
+    let (files, _) = Files::initialised();
+    files.edit(|text| format!("{text}rules = [{{ deny = \"*\" }}, {{ allow = \"10.0.0.0/8\" }}]\n"));
+    for command in [&["check"][..], &["run"]] {
+        let words = files.fails(78, command);
+        assert!(words.contains("rule 2 ") && words.contains("can never match, for rule 1 "), "{words}");
+    }
+}
+
+#[test]
 fn commands_without_a_server_say_how_to_make_one() {
     let files = Files::new();
     for command in
