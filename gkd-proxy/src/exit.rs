@@ -4,8 +4,10 @@
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use gkd_core::Usage;
 use gkd_core::fair_limit::{FairLimit, FairPlace};
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
@@ -31,6 +33,8 @@ pub struct Exit {
     /// None where nobody may measure.
     measuring: Option<Measuring>,
     failures: Seldom,
+    /// How often a destination was not dialled because too many were open.
+    refused: AtomicU64,
 }
 
 /// No place for another destination.
@@ -76,7 +80,15 @@ impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
         let rules = watch::Sender::new(dialer.rules().clone());
-        Self { dialer, rules, relay, limit: None, measuring: None, failures: Seldom::default() }
+        Self {
+            dialer,
+            rules,
+            relay,
+            limit: None,
+            measuring: None,
+            failures: Seldom::default(),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// The same with a bound on destinations, which other exits may share.
@@ -89,6 +101,16 @@ impl Exit {
     pub fn measured(mut self, on: bool) -> Self {
         self.measuring = on.then(Measuring::new);
         self
+    }
+
+    /// Destinations that are open, over all exits that share the bound; none where there is no bound.
+    pub fn destinations(&self) -> Option<Usage> {
+        self.limit.as_ref().map(|limit| Usage::of(limit.taken(), limit.most()))
+    }
+
+    /// How often a destination was not dialled, or nothing measured, because too many were open.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Dials by other rules from now on, and resets the connections that they forbid.
@@ -210,6 +232,9 @@ impl Exit {
     }
 
     fn complain(&self, error: &ExitError) {
+        if matches!(error, ExitError::Busy(_) | ExitError::Measure(MeasureError::Busy)) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
         let kind = match error {
             ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
             ExitError::NotMeasured | ExitError::Measure(_) => error.to_string(),

@@ -80,6 +80,9 @@ fn mend(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Listening {
     addrs: Vec<SocketAddr>,
+    /// One for each port, until it is closed.
+    accepting: TaskTracker,
+    /// One for each program.
     tasks: TaskTracker,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -93,15 +96,19 @@ impl Listening {
 
     /// How many programs are being served.
     pub fn serving(&self) -> usize {
-        // While it accepts, one task more for each port.
-        let accepting = if self.stop.is_cancelled() { 0 } else { self.addrs.len() };
-        self.tasks.len().saturating_sub(accepting)
+        self.tasks.len()
     }
 
     /// Closes the ports. What is being served goes on.
     pub fn stop(&self) {
         self.stop.cancel();
+        self.accepting.close();
         self.tasks.close();
+    }
+
+    /// Waits until it was stopped and the ports are closed, so that others may have them.
+    pub async fn closed(&self) {
+        self.accepting.wait().await;
     }
 
     /// Closes the ports, and resets what is being served.
@@ -112,6 +119,8 @@ impl Listening {
 
     /// Waits until it was stopped and nothing is served any more.
     pub async fn ended(&self) {
+        // Those that accept begin the others.
+        self.accepting.wait().await;
         self.tasks.wait().await;
     }
 }
@@ -144,6 +153,7 @@ pub async fn listen<O: Opener>(
     }
     let listening = Listening {
         addrs: ports.iter().map(|(_, addr, _)| *addr).collect(),
+        accepting: TaskTracker::new(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
@@ -154,7 +164,7 @@ pub async fn listen<O: Opener>(
         let port = Arc::new(Port { purpose, outlet: Arc::clone(&outlet), slots: Arc::clone(&slots) });
         let tasks = listening.tasks.clone();
         let (stop, abort) = (listening.stop.clone(), listening.abort.clone());
-        listening.tasks.spawn(async move {
+        listening.accepting.spawn(async move {
             while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
                 let (serving, abort) = (Arc::clone(&port).serve(socket, peer), abort.clone());
                 tasks.spawn(async move { abort.run_until_cancelled(serving).await });
