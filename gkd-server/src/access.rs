@@ -77,6 +77,11 @@ impl Access {
         self.users().get(key).cloned()
     }
 
+    /// All users.
+    pub(crate) fn all_users(&self) -> Vec<(PublicKey, UserName)> {
+        self.users().iter().map(|(key, name)| (*key, name.clone())).collect()
+    }
+
     fn users(&self) -> Arc<Users> {
         self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
