@@ -25,9 +25,10 @@ use gkd_proxy::program::log::{Format, Level};
 use gkd_proxy::program::{Failure, TimeoutError, Timeouts};
 
 use crate::cli::{Listeners, Log, Reach};
+use crate::listeners::Named;
 
 pub(crate) use layer::Environment;
-use layer::{Layer, Text};
+use layer::{Layer, NamedText, Text};
 
 /// What the configuration is called in its directory.
 const FILE_NAME: &str = "client.toml";
@@ -42,7 +43,9 @@ pub(crate) struct Settings {
     /// Their number is found while the client runs.
     pub(crate) auto: bool,
     /// What listens here, one at least.
-    pub(crate) local: Vec<Listener>,
+    pub(crate) local: Vec<Named<Listener>>,
+    /// The file says so, or nothing does: neither the command line nor the environment.
+    pub(crate) local_of_file: bool,
     /// Local ends of paths; none leaves it to the system.
     pub(crate) bind: Vec<Bind>,
     /// Congestion control of the tunnels.
@@ -117,10 +120,11 @@ impl Settings {
         let chosen = sources.into_iter().find(|(links, file)| !links.is_empty() || file.is_some());
         let (texts, link_file) = chosen.unwrap_or_default();
         let links = read_links(texts, link_file.as_ref(), plain, &mut notes)?;
+        let local_of_file = flags.local.is_empty() && variables.local.is_empty();
         let local = [flags.local, variables.local, file.local].into_iter().find(|local| !local.is_empty());
         let local = match local {
-            Some(local) => read_all(&local)?,
-            None => vec![Listener::default()],
+            Some(local) => read_listeners(&local)?,
+            None => vec![Named { name: None, it: Listener::default() }],
         };
         let bind = [flags.bind, variables.bind, file.bind].into_iter().find(|bind| !bind.is_empty());
         let congestion = flags.congestion.or(variables.congestion).or(file.congestion);
@@ -130,6 +134,7 @@ impl Settings {
             tunnels,
             auto,
             local,
+            local_of_file,
             bind: read_all(&bind.unwrap_or_default())?,
             congestion: read_one(congestion)?,
             timeouts: read_timeouts(&file.timeouts)?,
@@ -138,6 +143,21 @@ impl Settings {
             notes,
             file: None,
         })
+    }
+
+    /// The settings that are others there, by the names that they have in the file; but for the listeners.
+    pub(crate) fn differ(&self, there: &Self) -> Vec<&'static str> {
+        let all = [
+            // `plain` is in them.
+            ("links", self.links == there.links),
+            ("tunnels", (self.tunnels, self.auto) == (there.tunnels, there.auto)),
+            ("bind", self.bind == there.bind),
+            ("congestion", self.congestion == there.congestion),
+            ("timeouts", self.timeouts == there.timeouts),
+            ("log", self.level == there.level),
+            ("log_format", self.format == there.format),
+        ];
+        all.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
 
     /// The servers' addresses in one line, without keys.
@@ -152,7 +172,7 @@ impl Settings {
 /// What a later version brings.
 fn refuse_later(layer: &Layer) -> Result<(), Failure> {
     if let Some(remote) = layer.remote.first() {
-        return Err(remote.wrong("listeners on the server are not in this version: leave it out"));
+        return Err(remote.form.wrong("listeners on the server are not in this version: leave it out"));
     }
     match &layer.via {
         Some(via) => Err(via.wrong(
@@ -165,6 +185,14 @@ fn refuse_later(layer: &Layer) -> Result<(), Failure> {
 
 fn read_all<T: FromStr<Err: fmt::Display>>(texts: &[Text]) -> Result<Vec<T>, Failure> {
     texts.iter().map(|text| text.read(str::parse)).collect()
+}
+
+fn read_listeners(written: &[NamedText]) -> Result<Vec<Named<Listener>>, Failure> {
+    let one = |written: &NamedText| {
+        let name = written.name.as_ref().map(|name| name.text.clone());
+        Ok(Named { name, it: written.form.read(str::parse)? })
+    };
+    written.iter().map(one).collect()
 }
 
 fn read_one<T: FromStr<Err: fmt::Display> + Default>(text: Option<Text>) -> Result<T, Failure> {

@@ -42,7 +42,7 @@ fn assert_one_sentence(failure: &Failure, status: Status, part: &str) {
 fn without_anything_there_are_defaults() {
     let settings = load_with(Reach::default(), Listeners::default(), Environment::default()).unwrap();
     assert_eq!((settings.links.len(), settings.tunnels), (0, 4));
-    assert_eq!(settings.local, [Listener::default()]);
+    assert_eq!(settings.local, [Named { name: None, it: Listener::default() }]);
     assert_eq!(settings.local[0].to_string(), "mixed://127.0.0.1:1080");
     assert_eq!(settings.congestion, Congestion::Auto);
     assert!(settings.notes.is_empty());
@@ -225,6 +225,22 @@ fn the_line_of_a_file_is_named() {
             "c.toml line 2: \"1\" is no time: write a number with its unit",
         ),
         ("[timeouts]\n\nsilent = \"1h\"".to_owned(), "c.toml line 3: 1h is out of bounds: write 1s to 10m"),
+        (
+            "[[listener]]\nname = \"a\"\nlocal = \"mixed://1\"\n[[listener]]\nname = \"a\"\nlocal = \"mixed://2\"".to_owned(),
+            "c.toml line 5: the listener a stands twice, first in",
+        ),
+        (
+            "[[listener]]\nname = \"a b\"\nlocal = \"mixed://1\"".to_owned(),
+            "c.toml line 2: \"a b\" is no name of a listener: write 1 to 32 letters",
+        ),
+        ("\n[[listener]]\nname = \"a\"".to_owned(), "c.toml line 2: a listener has no form: write local"),
+        (
+            "[[listener]]\nlocal = \"mixed://1\"\nremote = \"tcp://1:h:2\"".to_owned(),
+            "c.toml line 1: a listener has both local and remote: make it two",
+        ),
+        ("[[listener]]\n\nlocal = \"nonsense\"".to_owned(), "c.toml line 3: listener \"nonsense\""),
+        ("[[listener]]\nremote = \"tcp://1:h:2\"".to_owned(), "c.toml line 2: listeners on the server are not in"),
+        ("[[listener]]\nport = 1".to_owned(), "c.toml line 2: unknown field `port`"),
     ];
     for (content, part) in cases {
         let failure = load_file(&content).unwrap_err();
@@ -258,7 +274,36 @@ fn the_example_in_the_documentation_is_read() {
         .map(|line| line.trim_start_matches("//!"))
         .fold(String::new(), |text, line| text + line + "\n");
     let layer = file::parse(Path::new("c.toml"), &example).unwrap();
-    assert_eq!((layer.links.len(), layer.local.len(), layer.bind.len()), (1, 1, 1));
+    assert_eq!((layer.links.len(), layer.local.len(), layer.bind.len()), (1, 2, 1));
+    let names: Vec<_> =
+        layer.local.iter().map(|it| it.name.as_ref().map(|name| name.text.as_str())).collect();
+    assert_eq!(names, [None, Some("database")]);
+    let settings = load_file(&example.replace("gkd://KEY@server.example:9990", &link("a:1"))).unwrap();
+    assert_eq!(settings.local[1].to_string(), "database: tcp://127.0.0.1:5432:db.internal:5432");
+    // Those of the command line go over all of them.
+    let listeners = Listeners { local: vec!["mixed://1".to_owned()], remote: vec![] };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    fs::write(&path, "[[listener]]\nname = \"web\"\nlocal = \"mixed://2\"").unwrap();
+    let reach = Reach { config: Some(path.to_str().unwrap().to_owned()), ..Reach::default() };
+    let settings = load_with(reach, listeners, Environment::default()).unwrap();
+    assert!(settings.local.len() == 1 && settings.local[0].name.is_none() && !settings.local_of_file);
     assert_eq!(read_timeouts(&layer.timeouts).unwrap(), Timeouts::default());
     assert_eq!(layer.timeouts.len(), 5);
+}
+
+#[test]
+fn what_takes_a_restart_is_told_by_its_name() {
+    let one = load_file("tunnels = 2\nlocal = [\"mixed://1\"]").unwrap();
+    let same = load_file("tunnels = 2\nlocal = [\"mixed://2\"]").unwrap();
+    assert_eq!(one.differ(&same), [""; 0]);
+    let content =
+        format!("links = [\"{}\"]\nbind = [\"lo\"]\nlog = \"warn\"\n[timeouts]\ndial = \"2s\"", link("a:1"));
+    let other = load_file(&content).unwrap();
+    assert_eq!(one.differ(&other), ["links", "tunnels", "bind", "timeouts", "log"]);
+    // Auto begins with as many as a number may say.
+    assert_eq!(
+        load_file("tunnels = 4").unwrap().differ(&load_file("tunnels = \"auto\"").unwrap()),
+        ["tunnels"]
+    );
 }
