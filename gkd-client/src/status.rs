@@ -136,7 +136,7 @@ impl ClientStatus {
         let errors = self.listeners.iter().filter_map(|listener| listener.error.as_ref());
         lines.extend(errors.map(|error| format!("  {error}")));
         lines.push(String::new());
-        let draining = if self.session.draining { ", takes no new connections" } else { "" };
+        let draining = if self.session.draining { ", the server takes no new connections" } else { "" };
         lines.push(format!("session for {}{draining}", for_so_long(self.session.age_s)));
         lines.extend(self.session.lines());
         lines

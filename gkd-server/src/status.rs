@@ -248,7 +248,7 @@ impl UserSession {
     }
 
     fn head(&self) -> String {
-        let draining = if self.session.draining { ", ending" } else { "" };
+        let draining = if self.session.draining { ", its client takes no new connections" } else { "" };
         format!("{}, for {}{draining}", self.whose(), for_so_long(self.session.age_s))
     }
 

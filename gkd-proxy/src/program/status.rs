@@ -20,7 +20,7 @@ pub struct SessionStatus {
     pub id: String,
     /// How long ago it began.
     pub age_s: u64,
-    /// It takes no new connections.
+    /// The other end takes no new connections.
     pub draining: bool,
     /// Its tunnels; at a client also those that are to be up and are not.
     pub tunnels: Vec<TunnelStatus>,

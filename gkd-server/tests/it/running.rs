@@ -404,3 +404,21 @@ fn a_directory_whose_path_is_too_long_for_a_socket_is_told_and_served() {
     running.signal(Signal::TERM);
     assert_eq!(running.ended().0, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_ending_is_asked_all_the_same() {
+    let (files, link) = Files::initialised();
+    let mut running = files.run(&["--allow", "127.0.0.1"]);
+    let client = client(&at(&link, &running)).await;
+    let mut connection = open(&client, echo()).await;
+    ping(&mut connection).await;
+    running.signal(Signal::TERM);
+    running.wait_for("ending: 1 connection");
+    let shown = files.ok(&["status"]);
+    assert!(shown.contains("1 session, 2 tunnels, 1 connection"), "{shown}");
+    // A user that is removed is not to have the rest of the time.
+    let told = crate::support::stderr(&files.output(&["user", "remove", "first"]));
+    assert!(told.contains("took it over: 1 session ended"), "{told}");
+    assert_eq!(running.ended().0, Some(0));
+    drop(connection);
+}
