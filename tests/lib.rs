@@ -71,6 +71,18 @@ impl Program {
         Self::spawn(shell, name, folder, args)
     }
 
+    /// As [`Program::start`], with these variables.
+    pub fn start_with_variables(
+        variables: &[(&str, &str)],
+        name: &str,
+        folder: &Path,
+        args: &[&str],
+    ) -> Self {
+        let mut command = Command::new(binaries().join(name));
+        command.envs(variables.iter().copied());
+        Self::spawn(command, name, folder, args)
+    }
+
     fn spawn(mut command: Command, name: &str, folder: &Path, args: &[&str]) -> Self {
         let log = folder.join(format!("{name}-{}.log", free_port()));
         let child = command

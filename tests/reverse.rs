@@ -112,14 +112,8 @@ fn a_client_that_was_killed_takes_its_listener_over_and_live_programs_of_another
 fn a_listener_goes_with_its_client_and_comes_back_with_the_server() {
     let Serving { mut server, port, link, folder } = Serving::with(&[]);
     let (target, listener) = (service("one"), free_port());
-    let args = [
-        &link,
-        "-L",
-        &format!("mixed://{}", free_port()),
-        "-R",
-        &format!("tcp://{listener}:127.0.0.1:{target}"),
-    ];
-    let mut client = Program::start("gkd-client", folder.path(), &args.map(String::as_str));
+    let remote = format!("tcp://{listener}:127.0.0.1:{target}");
+    let mut client = Program::start("gkd-client", folder.path(), &[&link, "-R", &remote]);
     wait_for_port(listener);
     assert_eq!(come(listener, 3).unwrap().1, "one");
 

@@ -41,7 +41,7 @@ fn check_configuration(settings: &Settings) -> Result<(), Failure> {
     }
     let at_first = if settings.auto { " at first, then as many as bring something" } else { "" };
     say(format_args!("  tunnels  {} per path{at_first}", settings.tunnels));
-    for listener in &settings.local {
+    for listener in &settings.listeners {
         say(format_args!("  listener {listener}"));
     }
     for bind in &settings.bind {

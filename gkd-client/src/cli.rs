@@ -21,19 +21,25 @@ A LISTENER is one of
   socks5://[USER:PASS@][BIND:]PORT  SOCKS5
   http://[USER:PASS@][BIND:]PORT    HTTP proxy
   tcp://[BIND:]PORT:HOST:PORT       fixed TCP forward; PORT may be a range
+  tcp://[BIND:]PORT:unix:PATH       the same to a Unix socket of the end that dials, which is for -R
+  udp://[BIND:]PORT:HOST:PORT       fixed UDP forward
 with ?strict=1 (answer when the far end has connected) or, for tcp, ?proxy=v2. BIND is 127.0.0.1 by default.
 
-An option goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_BIND, \
+An option goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_REMOTE, GKD_BIND, \
 GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
-file: --config, else client.toml in $XDG_CONFIG_HOME/gkd (~/.config/gkd) or /etc/gkd. Only the file has time-outs: \
-a table [timeouts] with dial, handshake, half_closed, resume and silent, each a time such as \"10s\".
+file: --config, else client.toml in $XDG_CONFIG_HOME/gkd (~/.config/gkd) or /etc/gkd. The file says the same with the \
+same words (links, link_file, tunnels, local, bind, congestion, plain, log, log_format), and what only it can: time-outs, \
+a table [timeouts] with dial, handshake, half_closed, udp_idle, resume and silent, each a time such as \"10s\"; and names for \
+listeners, tables [[listener]] with name and local.
 
 RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out of it.
 
-TERM and INT let connections end, for 30 s at the most; a second one ends at once. USR1 logs the state.
+TERM and INT let connections end, for 30 s at the most; a second one ends at once. HUP reads the file anew: listeners \
+are opened and closed as it says, those that stay and all connections go on; all else takes a restart. USR1 logs the \
+state, and status shows it.
 
 Exit status: 0 clean, 64 the command line is wrong, 78 a file, the environment or a port is, 77 refused by the \
-server, 69 not reached (check and bench), 70 a bug.";
+server, 69 not reached (check, bench and status), 70 a bug.";
 
 /// One TCP connection as fast as many: a proxy whose connections run over N tunnels to a gkd server.
 #[derive(Debug, Parser)]
@@ -50,7 +56,7 @@ pub(crate) struct Cli {
 }
 
 /// Which server, and how it is reached.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Reach {
     /// The link that the server printed, gkd://KEY@HOST:PORT; several are several paths to one server
     #[arg(value_name = "LINK")]
@@ -81,11 +87,11 @@ pub(crate) struct Reach {
 /// What listens where.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Listeners {
-    /// A listener here, dialled from the server's side; repeatable [default: mixed://127.0.0.1:1080]
+    /// A listener here, dialled from the server's side; repeatable [default without -L and -R: mixed://127.0.0.1:1080]
     #[arg(short = 'L', long = "local", value_name = "LISTENER")]
     pub(crate) local: Vec<String>,
-    /// A listener on the server, dialled from here (not in this version)
-    #[arg(short = 'R', long = "remote", value_name = "LISTENER", hide = true)]
+    /// A listener on the server, dialled from here: tcp or udp; repeatable. The server binds what it permits this user
+    #[arg(short = 'R', long = "remote", value_name = "LISTENER")]
     pub(crate) remote: Vec<String>,
 }
 
@@ -121,6 +127,8 @@ pub(crate) enum Command {
     /// Measure the way to the server, which has to permit it: throughput, round trips, and round trips under load, over
     /// 1 tunnel per path and over N, in turns
     Bench(Bench),
+    /// Show the running client: every tunnel with its round trip, rate and what is in flight, listeners, connections
+    Status(Status),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -141,6 +149,17 @@ pub(crate) struct Bench {
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What `status` may be told.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Print all of it as one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Which client, where several run
+    #[arg(long, value_name = "N")]
+    pub(crate) pid: Option<u32>,
 }
 
 /// What `demo` may be told.
@@ -178,21 +197,16 @@ pub(crate) fn parse(
         return Ok(Err(Failure::usage(message)));
     }
     let cli = Cli::from_arg_matches(&matches)?;
-    Ok(match cli.reach.links.iter().find(|link| !link.contains("://")) {
-        Some(word) => Err(no_command(word)),
-        None => Ok(cli),
-    })
+    let no_link = cli.reach.links.iter().any(|link| !link.contains("://"));
+    Ok(if no_link { Err(no_command()) } else { Ok(cli) })
 }
 
 /// A word that is no link by far: a command, perhaps. It is not shown, for it may be a link's key.
-fn no_command(word: &str) -> Failure {
-    match word {
-        "status" => Failure::usage(format_args!("{word} is not in this version: see --help")),
-        _ => Failure::usage(
-            "LINK: this is not a gkd link, which begins with gkd:// and was printed by the server, and no command, \
-             which stands in front of all else: see --help",
-        ),
-    }
+fn no_command() -> Failure {
+    Failure::usage(
+        "LINK: this is not a gkd link, which begins with gkd:// and was printed by the server, and no command, \
+         which stands in front of all else: see --help",
+    )
 }
 
 /// Whether the message has a link in it, which bears a key: clap quotes what it does not know.
@@ -242,13 +256,13 @@ mod tests {
         let failure = parsed("-n 8 check gkd://a").unwrap().unwrap_err();
         assert!(failure.message.starts_with("--tunnels stands in front of check"), "{failure}");
         assert!(parsed("-v check gkd://a -n 8").unwrap().is_ok());
+        assert!(parsed("status --json --pid 7 -v").unwrap().is_ok());
         assert!(parsed("demo -v --tunnels 8 --rtt 20 --cap 50 --bytes 1000").unwrap().is_ok());
     }
 
     #[test]
     fn a_word_that_is_neither_link_nor_command_is_told_as_that() {
         for (line, part) in [
-            ("status", "status is not in this version"),
             ("chek gkd://a", "LINK: this is not a gkd link"),
             ("gkd://a check", "no command, which stands in front of all else"),
         ] {
@@ -277,6 +291,8 @@ mod tests {
             "bench --seconds 0 gkd://a",
             "bench --seconds 31 gkd://a",
             "bench --local 1080 gkd://a",
+            "status gkd://a",
+            "status --pid x",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

@@ -23,11 +23,13 @@ use gkd_core::{DEFAULT_TUNNELS, MAX_TUNNELS};
 use gkd_proxy::Listener;
 use gkd_proxy::program::log::{Format, Level};
 use gkd_proxy::program::{Failure, TimeoutError, Timeouts};
+use gkd_proxy::reverse::RemoteError;
 
 use crate::cli::{Listeners, Log, Reach};
+use crate::listeners::{End, Named, Wanted};
 
 pub(crate) use layer::Environment;
-use layer::{Layer, Text};
+use layer::{Layer, NamedText, Text};
 
 /// What the configuration is called in its directory.
 const FILE_NAME: &str = "client.toml";
@@ -41,8 +43,10 @@ pub(crate) struct Settings {
     pub(crate) tunnels: usize,
     /// Their number is found while the client runs.
     pub(crate) auto: bool,
-    /// What listens here, one at least.
-    pub(crate) local: Vec<Listener>,
+    /// What listens, here and at the server, one at least.
+    pub(crate) listeners: Vec<Named<Wanted>>,
+    /// The file says so, or nothing does: neither the command line nor the environment.
+    pub(crate) listeners_of_file: bool,
     /// Local ends of paths; none leaves it to the system.
     pub(crate) bind: Vec<Bind>,
     /// Congestion control of the tunnels.
@@ -117,10 +121,20 @@ impl Settings {
         let chosen = sources.into_iter().find(|(links, file)| !links.is_empty() || file.is_some());
         let (texts, link_file) = chosen.unwrap_or_default();
         let links = read_links(texts, link_file.as_ref(), plain, &mut notes)?;
-        let local = [flags.local, variables.local, file.local].into_iter().find(|local| !local.is_empty());
-        let local = match local {
-            Some(local) => read_all(&local)?,
-            None => vec![Listener::default()],
+        let all =
+            [(flags.local, flags.remote), (variables.local, variables.remote), (file.local, file.remote)];
+        let is_given = |(local, remote): &(Vec<_>, Vec<_>)| !local.is_empty() || !remote.is_empty();
+        let listeners_of_file = !all[..2].iter().any(is_given);
+        let listeners = match all.into_iter().find(is_given) {
+            Some((local, remote)) => {
+                let mut listeners = read_listeners(&local, End::Here)?;
+                listeners.extend(read_listeners(&remote, End::Server)?);
+                listeners
+            }
+            None => {
+                let usual = Wanted { end: End::Here, listener: Listener::default() };
+                vec![Named { name: None, it: usual }]
+            }
         };
         let bind = [flags.bind, variables.bind, file.bind].into_iter().find(|bind| !bind.is_empty());
         let congestion = flags.congestion.or(variables.congestion).or(file.congestion);
@@ -129,7 +143,8 @@ impl Settings {
             links,
             tunnels,
             auto,
-            local,
+            listeners,
+            listeners_of_file,
             bind: read_all(&bind.unwrap_or_default())?,
             congestion: read_one(congestion)?,
             timeouts: read_timeouts(&file.timeouts)?,
@@ -138,6 +153,21 @@ impl Settings {
             notes,
             file: None,
         })
+    }
+
+    /// The settings that are others there, by the names that they have in the file; but for the listeners.
+    pub(crate) fn differ(&self, there: &Self) -> Vec<&'static str> {
+        let all = [
+            // `plain` is in them.
+            ("links", self.links == there.links),
+            ("tunnels", (self.tunnels, self.auto) == (there.tunnels, there.auto)),
+            ("bind", self.bind == there.bind),
+            ("congestion", self.congestion == there.congestion),
+            ("timeouts", self.timeouts == there.timeouts),
+            ("log", self.level == there.level),
+            ("log_format", self.format == there.format),
+        ];
+        all.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
 
     /// The servers' addresses in one line, without keys.
@@ -151,9 +181,6 @@ impl Settings {
 
 /// What a later version brings.
 fn refuse_later(layer: &Layer) -> Result<(), Failure> {
-    if let Some(remote) = layer.remote.first() {
-        return Err(remote.wrong("listeners on the server are not in this version: leave it out"));
-    }
     match &layer.via {
         Some(via) => Err(via.wrong(
             "reaching the server through an HTTP proxy is not in this version: leave it out, and give this \
@@ -165,6 +192,18 @@ fn refuse_later(layer: &Layer) -> Result<(), Failure> {
 
 fn read_all<T: FromStr<Err: fmt::Display>>(texts: &[Text]) -> Result<Vec<T>, Failure> {
     texts.iter().map(|text| text.read(str::parse)).collect()
+}
+
+fn read_listeners(written: &[NamedText], end: End) -> Result<Vec<Named<Wanted>>, Failure> {
+    let one = |written: &NamedText| {
+        let name = written.name.as_ref().map(|name| name.text.clone());
+        let listener: Listener = written.form.read(str::parse)?;
+        if end == End::Server {
+            RemoteError::check(&listener).map_err(|error| written.form.wrong(error))?;
+        }
+        Ok(Named { name, it: Wanted { end, listener } })
+    };
+    written.iter().map(one).collect()
 }
 
 fn read_one<T: FromStr<Err: fmt::Display> + Default>(text: Option<Text>) -> Result<T, Failure> {

@@ -11,21 +11,28 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod listeners;
 mod manual;
+mod place;
 mod progress;
 mod report;
 mod run;
+mod status;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use gkd_proxy::program::log::{self, Level};
 use gkd_proxy::program::{self, Failure, Status};
 
-use cli::{Cli, Command, Listeners};
+use cli::{Cli, Command, Listeners, Reach};
 use config::{Environment, Settings};
 
+/// What the program is called, to people and at its control socket.
+const PROGRAM: &str = "gkd-client";
+
 fn main() -> ExitCode {
-    program::run("gkd-client", || match cli::parse(std::env::args_os()) {
+    program::run(PROGRAM, || match cli::parse(std::env::args_os()) {
         Ok(cli) => obey(cli?).map(|()| Status::Clean),
         Err(error) => Ok(tell(&error)),
     })
@@ -50,7 +57,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
         Ok::<_, Failure>(settings)
     };
     match &cli.command {
-        None => run::run(&load(&cli.reach, &cli.listeners)?),
+        None => run::run(&load(&cli.reach, &cli.listeners)?, &|file| read_again(&cli, file)),
         Some(Command::Check(reach)) => {
             let settings = load(reach, &Listeners::default())?;
             // A file that is named, and no link, asks for the file alone.
@@ -65,9 +72,16 @@ fn obey(cli: Cli) -> Result<(), Failure> {
             log::start(format, cli.log.level(), Level::Warn)?;
             demo::demo(options)
         }
+        Some(Command::Status(options)) => status::show(options),
         Some(Command::Completions { shell }) => manual::completions(*shell),
         Some(Command::Man) => manual::man(),
     }
+}
+
+/// What the same command line would be started with now, its configuration being this file.
+fn read_again(cli: &Cli, file: &Path) -> Result<Settings, Failure> {
+    let reach = Reach { config: Some(file.to_string_lossy().into_owned()), ..cli.reach.clone() };
+    config::load(&reach, &cli.listeners, &cli.log, &Environment::of_process())
 }
 
 fn tell_notes(settings: &Settings) {

@@ -1,10 +1,9 @@
-//! How far long work is: a bar on a terminal, elsewhere a plain line now and then. On standard error. And how numbers of
-//! bytes are written.
+//! How far long work is: a bar on a terminal, elsewhere a plain line now and then. On standard error.
 
-use std::fmt;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+pub(crate) use gkd_proxy::program::{Amount as Size, Speed};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How often a plain line is printed.
@@ -12,30 +11,6 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// Redraws of the bar; the eye sees no more.
 const REDRAW: Duration = Duration::from_millis(100);
-
-/// A number of bytes, as people write it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Size(pub(crate) u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            bytes @ 0..10_000 => write!(f, "{bytes} bytes"),
-            bytes @ 10_000..1_000_000 => write!(f, "{:.1} kB", bytes as f64 / 1e3),
-            bytes => write!(f, "{:.1} MB", bytes as f64 / 1e6),
-        }
-    }
-}
-
-/// Bytes per second, as people write it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Speed(pub(crate) f64);
-
-impl fmt::Display for Speed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} Mbit/s", self.0 * 8.0 / 1e6)
-    }
-}
 
 /// The progress of one piece of work.
 pub(crate) struct Progress {

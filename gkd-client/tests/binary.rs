@@ -28,11 +28,11 @@ fn a_command_line_that_cannot_be_read_is_64() {
     assert_fails(&[], &[], 64, "no link: give the line that the server printed");
     assert_fails(&["nonsense"], &[], 64, "LINK: this is not a gkd link");
     assert_fails(&["https://example.com"], &[], 64, "LINK: https:// is not a gkd link");
-    assert_fails(&["status"], &[], 64, "status is not in this version");
+    assert_fails(&["status", "gkd://KEY"], &[], 64, "it is a secret and not shown");
     assert_fails(&["gkd://abc"], &[], 64, "LINK: the link's key is cut");
     assert_fails(&["-n", "65"], &[], 64, "write 1 to 64, or auto");
     assert_fails(&["-L", "1080"], &[], 64, "--local: listener \"1080\"");
-    assert_fails(&["-R", "tcp://1:h:2"], &[], 64, "not in this version");
+    assert_fails(&["-R", "mixed://1080"], &[], 64, "mixed listens here only (-L)");
     assert_fails(&["demo", "gkd://KEY"], &[], 64, "it is a secret and not shown");
     assert_fails(&["check"], &[], 64, "nothing to check");
 }

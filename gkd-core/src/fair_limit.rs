@@ -51,6 +51,16 @@ impl FairLimit {
         Some(FairPlace { limit: self.clone(), peer })
     }
 
+    /// How many there may be.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// How many there are.
+    pub fn taken(&self) -> usize {
+        self.lock().all
+    }
+
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,6 +95,7 @@ mod tests {
         assert_eq!(first.len(), 80);
         let second = take_all(2);
         assert_eq!(second.len(), 16);
+        assert_eq!((limit.taken(), limit.most()), (96, 100));
         assert!(!take_all(3).is_empty());
         drop(second);
         drop(first);

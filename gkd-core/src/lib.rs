@@ -63,7 +63,9 @@ pub use client::{
 pub use connection::Connection;
 pub use error::{ConnectError, ConnectionReset, Error, Result, WriteAllByError};
 pub use manager::SessionEnd;
-pub use server::{Admission, Authorise, OnSession, Server, ServerBuilder, ShutdownHandle};
+pub use server::{
+    Admission, Authorise, OnSession, Server, ServerBuilder, ServerStats, ShutdownHandle, Usage,
+};
 pub use session::SessionHandle;
 pub use streams::{Multiplexer, accept_streams, connect_streams};
 

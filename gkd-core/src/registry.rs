@@ -95,6 +95,11 @@ impl Registry {
         }
     }
 
+    /// How many sessions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// All sessions at this moment.
     pub(crate) fn all(&self) -> Vec<Arc<TunnelManager>> {
         self.peers.iter().flat_map(|sessions| sessions.values().cloned().collect::<Vec<_>>()).collect()

@@ -5,6 +5,7 @@ mod builder;
 mod half_open;
 mod listen;
 mod serve;
+mod stats;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -24,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use builder::{Admission, Authorise, OnSession, ServerBuilder};
 use half_open::{HalfOpen, HalfOpenLimits};
+use stats::Rejected;
+pub use stats::{ServerStats, Usage};
 
 use crate::carrier::Acceptor;
 use crate::connection::Connection;
@@ -57,6 +60,8 @@ struct Inner {
     max_sessions: usize,
     max_sessions_per_peer: usize,
     tunnels: Arc<FairLimit>,
+    half_open: Arc<HalfOpen>,
+    rejected: Rejected,
     handshake: Duration,
     registry: Registry,
     accepted: Arc<AcceptQueue>,
@@ -121,7 +126,6 @@ impl Server {
 
     fn spawn(setup: Setup, listeners: Vec<TcpListener>, runtime: tokio::runtime::Handle) -> Result<Self> {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        let half_open = HalfOpen::new(setup.half_open);
         let inner = Arc::new(Inner {
             acceptor: setup.acceptor,
             key: setup.key,
@@ -133,6 +137,8 @@ impl Server {
             max_sessions: setup.max_sessions,
             max_sessions_per_peer: setup.max_sessions_per_peer,
             tunnels: FairLimit::new(setup.max_tunnels),
+            half_open: HalfOpen::new(setup.half_open),
+            rejected: Rejected::default(),
             handshake: setup.handshake,
             registry: Registry::default(),
             accepted: Arc::new(AcceptQueue::default()),
@@ -146,7 +152,7 @@ impl Server {
         runtime.spawn(async move {
             let all = listen::accept_all(listeners, &serving.seldom, |tcp, address| {
                 // In a task of its own: a panic in it ends this connection.
-                let place = half_open.enter(address.ip());
+                let place = serving.half_open.enter(address.ip());
                 serving.runtime.spawn(serve::serve(serving.clone(), tcp, address, place));
             });
             serving.stop.run_until_cancelled(all).await;
@@ -204,6 +210,11 @@ impl Server {
     /// The memory that all sessions share.
     pub fn memory(&self) -> &MemoryBudget {
         &self.inner.memory
+    }
+
+    /// Figures of all sessions together: what is used of what there is for them, and which limits were met.
+    pub fn stats(&self) -> ServerStats {
+        self.inner.stats()
     }
 
     /// What shuts the server down, from wherever.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gkd_proto::SessionStats;
 use gkd_proto::error::OpenError;
-use gkd_proto::id::{PeerId, SessionId};
+use gkd_proto::id::{PeerId, SessionId, TunnelId};
 use gkd_proto::packet::CloseCode;
 
 use crate::connection::Connection;
@@ -102,6 +102,21 @@ impl SessionHandle {
     /// Figures.
     pub fn stats(&self) -> SessionStats {
         self.manager.with(|state, _| state.session.stats())
+    }
+
+    /// Packets that wait behind a missing one now, of all connections. Takes time in proportion to their number.
+    pub fn held_out_of_order(&self) -> usize {
+        self.manager.with(|state, _| state.session.held_out_of_order())
+    }
+
+    /// Where the tunnels that have an address come from or lead to, in no order.
+    pub fn tunnel_addrs(&self) -> Vec<(TunnelId, SocketAddr)> {
+        self.manager.with(|state, _| state.tunnel_addrs())
+    }
+
+    /// How long ago it began.
+    pub fn age(&self) -> Duration {
+        self.manager.began.elapsed()
     }
 
     /// Pings every tunnel at once: the machine slept, say, or an address changed.

@@ -71,6 +71,9 @@ const READ_REST: Duration = Duration::from_millis(50);
 /// How often the kernel is asked how the path does, and an unused buffer is noticed.
 const TICK: Duration = Duration::from_millis(20);
 
+/// The same while it is to run dry: nothing moves until that is over.
+const PAUSE_TICK: Duration = Duration::from_millis(5);
+
 /// How long the end of a tunnel may take that has something left to say.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -442,7 +445,7 @@ impl Tunnel {
         }
         if self.moved || self.pauses {
             self.moved = false;
-            tick.as_mut().reset(Instant::now() + TICK);
+            tick.as_mut().reset(Instant::now() + if self.pauses { PAUSE_TICK } else { TICK });
             // Registers the waker.
             if tick.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();

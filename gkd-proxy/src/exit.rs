@@ -3,8 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use gkd_core::Usage;
 use gkd_core::fair_limit::{FairLimit, FairPlace};
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
@@ -40,6 +42,8 @@ pub struct Exit {
     /// Where it is set, nothing else is dialled.
     offers: Option<Offers>,
     failures: Seldom,
+    /// How often a destination was not dialled because too many were open.
+    refused: AtomicU64,
 }
 
 /// No place for another destination.
@@ -96,7 +100,7 @@ pub enum ExitError {
     #[error("a measurement was refused: {0}")]
     Measure(#[from] MeasureError),
     /// This end offers something, and that is not among it.
-    #[error("the other end asked for what was not offered, and was refused: {0}")]
+    #[error("the other end asked for what this one did not offer, and was refused: {0}")]
     NotOffered(Destination),
     /// Nobody may listen here.
     #[error("{0} was refused: this end has no listeners for others")]
@@ -122,6 +126,7 @@ impl Exit {
             registry: None,
             offers: None,
             failures: Seldom::default(),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -148,6 +153,16 @@ impl Exit {
     pub fn measured(mut self, on: bool) -> Self {
         self.measuring = on.then(Measuring::new);
         self
+    }
+
+    /// Destinations that are open, over all exits that share the bound; none where there is no bound.
+    pub fn destinations(&self) -> Option<Usage> {
+        self.limit.as_ref().map(|limit| Usage::of(limit.taken(), limit.most()))
+    }
+
+    /// How often a destination was not dialled, or nothing measured, because too many were open.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Dials by another policy from now on, or by the same rules for all, and resets the connections that it forbids.
@@ -388,6 +403,9 @@ impl Exit {
     }
 
     fn complain(&self, peer: PeerId, error: &ExitError) {
+        if matches!(error, ExitError::Busy(_) | ExitError::Measure(MeasureError::Busy)) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
         let kind = match error {
             ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
             ExitError::NotMeasured | ExitError::Measure(_) | ExitError::NoListener(..) => error.to_string(),

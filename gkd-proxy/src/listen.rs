@@ -81,6 +81,9 @@ fn mend(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Listening {
     addrs: Vec<SocketAddr>,
+    /// One for each port, until it is closed.
+    accepting: TaskTracker,
+    /// One for each program.
     tasks: TaskTracker,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -94,15 +97,19 @@ impl Listening {
 
     /// How many programs are being served.
     pub fn serving(&self) -> usize {
-        // While it accepts, one task more for each port.
-        let accepting = if self.stop.is_cancelled() { 0 } else { self.addrs.len() };
-        self.tasks.len().saturating_sub(accepting)
+        self.tasks.len()
     }
 
     /// Closes the ports. What is being served goes on.
     pub fn stop(&self) {
         self.stop.cancel();
+        self.accepting.close();
         self.tasks.close();
+    }
+
+    /// Waits until it was stopped and the ports are closed, so that others may have them.
+    pub async fn closed(&self) {
+        self.accepting.wait().await;
     }
 
     /// Closes the ports, and resets what is being served.
@@ -113,6 +120,8 @@ impl Listening {
 
     /// Waits until it was stopped and nothing is served any more.
     pub async fn ended(&self) {
+        // Those that accept begin the others.
+        self.accepting.wait().await;
         self.tasks.wait().await;
     }
 }
@@ -141,6 +150,7 @@ pub async fn listen<O: Opener>(
     }
     let listening = Listening {
         addrs: ports.iter().map(|(addr, _)| *addr).collect(),
+        accepting: TaskTracker::new(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
@@ -153,7 +163,7 @@ pub async fn listen<O: Opener>(
             Bound::Tcp(socket, purpose) => {
                 let port = Arc::new(Port { purpose, outlet, slots: Arc::clone(&slots) });
                 let (acceptor, abort) = (Acceptor::new(socket, addr), listening.abort.clone());
-                listening.tasks.spawn(async move {
+                listening.accepting.spawn(async move {
                     while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
                         let (serving, abort) = (Arc::clone(&port).serve(socket, peer), abort.clone());
                         tasks.spawn(async move { abort.run_until_cancelled(serving).await });
@@ -161,7 +171,7 @@ pub async fn listen<O: Opener>(
                 });
             }
             Bound::Udp(socket, to) => {
-                listening.tasks.spawn(flows::serve(Arc::new(socket), to, outlet, stop, tasks));
+                listening.accepting.spawn(flows::serve(Arc::new(socket), to, outlet, stop, tasks));
             }
         }
     }

@@ -1,19 +1,24 @@
 //! What the programs have in common: how they log ([`log`]), what signals ask of them ([`signals`]), how long they
-//! wait for what ([`Timeouts`]), and how they end ([`run`], [`Failure`]).
+//! wait for what ([`Timeouts`]), how a running one is asked ([`control`]) and what it tells of itself ([`status`]), and how
+//! they end ([`run`], [`Failure`]).
 //!
 //! Arguments and the rest of their files are each program's own.
 
+pub mod control;
 mod exit;
 pub mod log;
 pub mod signals;
 mod size;
 mod span;
+pub mod status;
 mod timeouts;
+mod units;
 
 pub use exit::{Failure, Status, run};
 pub use size::{Size, SizeError};
 pub use span::{Span, SpanError};
 pub use timeouts::{TimeoutError, Timeouts};
+pub use units::{Amount, Speed};
 
 use std::fmt;
 use std::io::{self, Write};

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bucket::Bucket;
 
-pub use limited::Limited;
+pub use limited::{Limited, LimitedOpener};
 pub use speed::{Speed, SpeedError};
 
 /// What a user's connections may move together. Shared by all of them; what is set applies to those that run.

@@ -12,9 +12,10 @@ use gkd_core::proto::SessionConfig;
 use gkd_core::proto::handshake::{Reject, RejectCode};
 use gkd_core::proto::packet::CloseCode;
 use gkd_core::{Admission, Server, SessionHandle};
+use gkd_proxy::destination::{ListenRequest, Transport};
 use gkd_proxy::policy::{Policy, Terms};
 use gkd_proxy::rate::Rate;
-use gkd_proxy::rules::Binds;
+use gkd_proxy::reverse::{Grants, Registry};
 use gkd_proxy::{Dialer, Exit, Rules};
 use ipnet::IpNet;
 
@@ -27,10 +28,11 @@ const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 
 /// Users and rules of a running server.
 pub(crate) struct Access {
-    users: RwLock<Arc<Users>>,
+    users: Arc<RwLock<Arc<Users>>>,
     /// Limits and windows of sessions, where a user has no others.
     session: SessionConfig,
     exit: Arc<Exit>,
+    registry: Arc<Registry>,
     reach: Mutex<Reach>,
     strangers: Mutex<Strangers>,
 }
@@ -79,12 +81,17 @@ impl Access {
         let users = known(&config.users, &Users::new(), &session);
         // By the policy each user has its own rules, and nobody else any.
         let dialer = Dialer::new(Rules::none()).with_timeout(config.timeouts.dial);
-        let exit = Exit::new(dialer, config.timeouts.relay()).within(FairLimit::new(destinations));
+        // Whatever holds a descriptor for a user takes a place of it.
+        let limit = FairLimit::new(destinations);
+        let exit = Exit::new(dialer, config.timeouts.relay()).within(limit.clone());
         exit.set_policy(reach.policy(&users));
+        let users = Arc::new(RwLock::new(Arc::new(users)));
+        let registry = Registry::new(UserGrants(users.clone()), config.timeouts.listen(), limit);
         Self {
-            users: RwLock::new(Arc::new(users)),
+            users,
             session,
-            exit: Arc::new(exit.measured(config.bench)),
+            exit: Arc::new(exit.measured(config.bench).listening(registry.clone())),
+            registry,
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
         }
@@ -105,10 +112,17 @@ impl Access {
         self.users().get(key).map(|known| known.user.name.clone())
     }
 
-    /// What reverse listeners of a user may bind; nothing where it is none any more.
-    pub(crate) fn binds_of(&self, key: &PublicKey) -> Arc<Binds> {
-        let binds = self.users().get(key).map(|known| known.user.binds.clone());
-        binds.unwrap_or_else(|| Binds::new([]).into())
+    /// The ports that users listen on here: whose, and where.
+    pub(crate) fn listeners(&self) -> Vec<(Option<UserName>, Transport, SocketAddr)> {
+        let users = self.users();
+        let name = |key: &PublicKey| users.get(key).map(|known| known.user.name.clone());
+        let all = self.registry.list();
+        all.into_iter().map(|(peer, transport, address)| (name(&peer), transport, address)).collect()
+    }
+
+    /// All users.
+    pub(crate) fn all_users(&self) -> Vec<(PublicKey, UserName)> {
+        self.users().iter().map(|(key, known)| (*key, known.user.name.clone())).collect()
     }
 
     fn users(&self) -> Arc<Users> {
@@ -157,6 +171,7 @@ impl Access {
         }
         // Behind the end of those sessions: their connections end with them, and not for a rule.
         self.exit.set_policy(reach.policy(&after));
+        self.registry.check_again();
         Replaced { changes, ended: sessions.len() }
     }
 
@@ -175,7 +190,6 @@ impl Access {
             return;
         };
         tracing::info!(%user, %address, "a session began");
-        tracing::debug!(%user, "its reverse listeners may bind {}", self.binds_of(&session.peer()));
         match session.wait_ended().await {
             Some(end) => tracing::info!(%user, %address, "a session ended: {end}"),
             None => tracing::info!(%user, %address, "a session ended"),
@@ -197,6 +211,44 @@ impl Reach {
             };
             policy.with(*key, terms)
         })
+    }
+}
+
+/// What reverse listeners of users may bind.
+struct UserGrants(Arc<RwLock<Arc<Users>>>);
+
+impl UserGrants {
+    fn users(&self) -> Arc<Users> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Grants for UserGrants {
+    fn grant(&self, peer: &PublicKey, request: &ListenRequest) -> Result<IpAddr, String> {
+        let users = self.users();
+        let Some(known) = users.get(peer) else { return Err("the user was removed".into()) };
+        let (user, binds) = (&known.user.name, &known.user.binds);
+        let chosen = match request.bind {
+            None => binds.choose(request.ports.iter()),
+            Some(ip) => {
+                let all = request.ports.iter().all(|port| binds.permits(SocketAddr::new(ip, port)));
+                all.then_some(ip)
+            }
+        };
+        chosen.ok_or_else(|| {
+            format!(
+                "{user} may listen on {binds} at the server, not on {request}: ask for one of these, or have its `reverse` \
+                 in server.toml changed"
+            )
+        })
+    }
+
+    fn name(&self, peer: &PublicKey) -> String {
+        self.users().get(peer).map_or_else(|| public_text(peer), |known| known.user.name.to_string())
+    }
+
+    fn rate(&self, peer: &PublicKey) -> Option<Arc<Rate>> {
+        self.users().get(peer).map(|known| known.rate.clone())
     }
 }
 

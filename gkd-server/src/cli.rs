@@ -22,13 +22,15 @@ Files in DIR:
                    limits; the one that init makes explains all of it
   server.key       the server's secret key; nobody but its owner may read it
   first-user.link  the link that a first start without a terminal made; a secret
+  control.sock     where a running server answers status and user, to its own user and root
 
 Signals: TERM and INT let live connections end, up to 30 s, and end the server (a second one at once);
-HUP reads users with their rules and limits, and allowed destinations, anew, and ends what they do not allow any more; USR1 logs the state.
+HUP reads users with their rules and limits, and allowed destinations, anew, and ends what they do not allow any more (the
+user commands do this by themselves); USR1 logs the state.
 
 An option goes over the environment (the GKD_ variables that --help of a command names), and that over server.toml. RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out of it.
 
-Exit status: 0 clean, 64 usage, 70 a bug, 78 configuration.";
+Exit status: 0 clean, 64 usage, 69 no server to ask (status), 70 a bug, 78 configuration.";
 
 /// gkd makes one TCP connection as fast as many. This is its server.
 #[derive(Debug, Parser)]
@@ -47,9 +49,16 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Make keys and the first user, and print the link; never overwrites anything
     Init(PublicOption),
-    /// Add, renew, remove and list users. A link cannot be printed again: the server keeps public keys only
+    /// Add, renew, remove and list users; a running server takes it over at once. A link cannot be printed again: the
+    /// server keeps public keys only
     #[command(subcommand)]
     User(UserCommand),
+    /// Show the running server: its sessions with every tunnel, what is used of its limits, and which were met
+    Status {
+        /// Print all of it as one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Is the configuration right? Names the line that is not
     Check,
     /// Print completions for a shell
@@ -190,7 +199,7 @@ pub(crate) enum UserCommand {
         /// Which user
         name: UserName,
     },
-    /// List users with their public keys
+    /// List users with their public keys, and how many sessions each has where the server runs
     List,
 }
 

@@ -58,6 +58,16 @@ impl Dir {
         self.0.join("first-user.link")
     }
 
+    /// Where a running server answers.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.0.join("control.sock")
+    }
+
+    /// The directory, as it is shown.
+    pub(crate) fn shown(&self) -> String {
+        self.0.display().to_string()
+    }
+
     /// Makes the directory, for its owner alone, unless it is there.
     pub(crate) fn make(&self) -> Result<(), Failure> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);

@@ -9,6 +9,7 @@
 //! | `dir`, `config`, `listen`, `public_name` | the files of a server, and what stands in them |
 //! | `init`, `users`, `check` | the commands that make, edit and judge these files |
 //! | `start`, `run`, `access`, `changes` | the running server: who may come in and reach what, and how it ends |
+//! | `status` | what a running server tells of itself, and the command that shows it |
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ mod listen;
 mod public_name;
 mod run;
 mod start;
+mod status;
 mod users;
 
 use std::process::ExitCode;
@@ -34,8 +36,11 @@ use gkd_proxy::program::{self, Failure, Status, print_page};
 use cli::{Cli, Command};
 use dir::Dir;
 
+/// What the program is called, to people and at its control socket.
+const PROGRAM: &str = "gkd-server";
+
 fn main() -> ExitCode {
-    program::run("gkd-server", || match cli::parse(std::env::args_os()) {
+    program::run(PROGRAM, || match cli::parse(std::env::args_os()) {
         Ok(cli) => execute(cli?).map(|()| Status::Clean),
         Err(error) => Ok(tell(&error)),
     })
@@ -57,6 +62,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Init(options) => init::init(&dir()?, options.public),
         Command::User(command) => users::execute(&dir()?, command),
+        Command::Status { json } => status::show(&dir()?, json),
         Command::Check => check::check(&dir()?),
         Command::Completions { shell } => {
             let mut text = Vec::new();

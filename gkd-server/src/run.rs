@@ -1,20 +1,20 @@
 //! `gkd-server run`: the server, from its files to the last signal.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gkd_core::proto::SessionStats;
-use gkd_core::{Server, SessionHandle};
-use gkd_proxy::program::log::STATE;
+use gkd_core::Server;
+use gkd_proxy::program::control::{Asked, Control};
 use gkd_proxy::program::signals::{Signal, Signals};
 use gkd_proxy::program::{Failure, count};
+use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::Config;
 use crate::descriptors::Descriptors;
 use crate::dir::Dir;
-use crate::listen;
+use crate::status::{self, ServerStatus, UserSessions};
 
 /// How long live connections may take to end after the first TERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -24,9 +24,6 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Threads that resolve a name cannot be stopped; the process does not wait longer for them.
 const THREADS: Duration = Duration::from_millis(100);
-
-/// The most sessions that one USR1 lists.
-const MAX_LISTED: usize = 200;
 
 /// Serves until a signal ends it.
 ///
@@ -42,16 +39,20 @@ pub(crate) fn run(dir: Dir, options: RunOptions) -> Result<(), Failure> {
 
 async fn serve(dir: Dir, options: RunOptions, descriptors: Descriptors) -> Result<(), Failure> {
     let mut signals = Signals::new(true).map_err(Failure::bug)?;
-    let server = Running::start(dir, options, descriptors).await?;
+    let (server, mut control) = Running::start(dir, options, descriptors).await?;
     let accepting = tokio::spawn(accept(server.server.clone(), server.access.clone()));
     loop {
-        match signals.next().await {
-            Signal::End => break,
-            Signal::Reload => server.reload(),
-            Signal::State => server.log_state(),
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::End => break,
+                // What came of it is logged.
+                Signal::Reload => drop(server.reload()),
+                Signal::State => ServerStatus::of(&server).log(),
+            },
+            asked = control.next() => server.answer(asked),
         }
     }
-    server.end(&mut signals).await;
+    server.end(&mut signals, &mut control).await;
     accepting.abort();
     Ok(())
 }
@@ -71,18 +72,41 @@ pub(crate) struct Running {
     pub(crate) config: Config,
     pub(crate) server: Arc<Server>,
     pub(crate) access: Arc<Access>,
+    /// The unencrypted carrier is taken as well.
+    pub(crate) unencrypted: bool,
+    /// When it began to listen.
+    pub(crate) began: Instant,
+}
+
+/// What came of reading the configuration anew.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Reloaded {
+    pub(crate) users: usize,
+    /// Sessions of users that are gone or have another key.
+    pub(crate) sessions_ended: usize,
+    /// Settings that differ from those of the start, which take a restart.
+    pub(crate) restart: Vec<String>,
 }
 
 impl Running {
+    /// Answers what was asked for at the control socket.
+    fn answer(&self, asked: Asked) {
+        match asked.command() {
+            status::STATUS => asked.answer(Ok::<_, Failure>(ServerStatus::of(self))),
+            status::USERS => asked.answer(Ok::<_, Failure>(UserSessions::all(self))),
+            status::RELOAD => asked.answer(self.reload()),
+            _ => asked.answer_unknown(),
+        }
+    }
+
     /// Reads users, with their rules and limits, and allowed destinations anew. A file that cannot be read or is wrong changes nothing.
-    fn reload(&self) {
-        let config = match Config::load(&self.dir) {
-            Ok(config) => config,
-            Err(failure) => {
-                tracing::error!("nothing is changed, the configuration in force stays: {failure}");
-                return;
-            }
-        };
+    fn reload(&self) -> Result<Reloaded, Failure> {
+        let config = Config::load(&self.dir).map_err(|failure| {
+            let words = format!("nothing is changed, the configuration in force stays: {failure}");
+            tracing::error!("{words}");
+            Failure::config(words)
+        })?;
+        let mut restart = Vec::new();
         for (setting, same) in [
             ("listen", config.listen == self.config.listen),
             ("public", config.public == self.config.public),
@@ -96,6 +120,7 @@ impl Running {
                 tracing::warn!(
                     "{setting} differs from what the server was started with: that takes a restart"
                 );
+                restart.push(setting.to_owned());
             }
         }
         let replaced = self.access.replace(&config, &self.server);
@@ -105,45 +130,11 @@ impl Running {
             replaced.changes,
             count(replaced.ended, "session")
         );
-    }
-
-    fn log_state(&self) {
-        let sessions = self.server.sessions();
-        let (mut tunnels, mut connections) = (0, 0);
-        for (index, session) in sessions.iter().enumerate() {
-            let stats = session.stats();
-            tunnels += stats.tunnels.len();
-            connections += stats.connections;
-            if index < MAX_LISTED {
-                tracing::info!(target: STATE, "{}", self.line(session, &stats));
-            }
-        }
-        tracing::info!(
-            target: STATE,
-            "{}, {}, {}; {}; listening on {}",
-            count(sessions.len(), "session"),
-            count(tunnels, "tunnel"),
-            count(connections, "connection"),
-            count(self.access.user_count(), "user"),
-            listen::shown(self.server.local_addrs())
-        );
-    }
-
-    fn line(&self, session: &SessionHandle, stats: &SessionStats) -> String {
-        let user = self.access.name(&session.peer()).map_or("a removed user".into(), |name| name.to_string());
-        let from = session.remote_addr().map(|address| format!(" from {address}")).unwrap_or_default();
-        format!(
-            "session of {user}{from}: {}, {}, {} bytes sent, {} received, {} packets resent",
-            count(stats.tunnels.len(), "tunnel"),
-            count(stats.connections, "connection"),
-            stats.payload_sent,
-            stats.payload_received,
-            stats.resent
-        )
+        Ok(Reloaded { users: config.users.len(), sessions_ended: replaced.ended, restart })
     }
 
     /// Lets live connections end, for some time, unless a second signal comes.
-    async fn end(&self, signals: &mut Signals) {
+    async fn end(&self, signals: &mut Signals, control: &mut Control) {
         let live: usize = self.server.sessions().iter().map(|session| session.stats().connections).sum();
         if live > 0 {
             tracing::info!(
@@ -154,8 +145,15 @@ impl Running {
         }
         let shutdown = self.server.shutdown_handle();
         let second = async {
-            while signals.next().await != Signal::End {
-                tracing::info!("the server is ending: only TERM and INT count now");
+            loop {
+                tokio::select! {
+                    signal = signals.next() => match signal {
+                        Signal::End => return,
+                        _ => tracing::info!("the server is ending: only TERM and INT count now"),
+                    },
+                    // Who asks how it stands, or removes a user, is not to wait for the end.
+                    asked = control.next() => self.answer(asked),
+                }
             }
         };
         tokio::select! {

@@ -4,14 +4,16 @@
 use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gkd_core::identity::{SecretKey, public_text};
 use gkd_core::link::Host;
 use gkd_core::{Server, ServerBuilder};
+use gkd_proxy::program::control::{Control, ControlError};
 use gkd_proxy::program::{Failure, count};
 use ipnet::IpNet;
 
+use crate::PROGRAM;
 use crate::access::Access;
 use crate::cli::RunOptions;
 use crate::config::{Config, Limits};
@@ -58,8 +60,10 @@ impl Running {
         dir: Dir,
         options: RunOptions,
         descriptors: Descriptors,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, Control), Failure> {
         let Start { config, key, fresh } = Start::load(&dir)?;
+        // Before the ports, so that a second server is told what is in its way.
+        let control = control(&dir).await?;
         let public = options.public.public.or_else(|| config.public.clone());
         let listen = [options.listen, config.listen.clone(), ListenAddress::usual()];
         let listen = listen.into_iter().find(|listen| !listen.is_empty()).unwrap_or_default();
@@ -104,7 +108,25 @@ impl Running {
         if let Some(public) = public {
             tokio::spawn(resolve_own(access.clone(), public));
         }
-        Ok(Self { dir, config, server, access })
+        let running = Self { dir, config, server, access, unencrypted: plain, began: Instant::now() };
+        Ok((running, control))
+    }
+}
+
+/// The server's control socket. Without one it serves all the same; but two on one directory would not both hear
+/// which users come and go.
+async fn control(dir: &Dir) -> Result<Control, Failure> {
+    match Control::open(PROGRAM, &dir.control()).await {
+        Ok(control) => Ok(control),
+        Err(error @ ControlError::Running { .. }) => Err(Failure::config(format_args!(
+            "{error}: end that one first, or choose another directory with --dir"
+        ))),
+        Err(error) => {
+            tracing::warn!(
+                "there is no control socket, so gkd-server status does not work, and user commands need a HUP: {error}"
+            );
+            Ok(Control::none())
+        }
     }
 }
 

@@ -1,19 +1,24 @@
 //! Users: their names ([`UserName`]), and the commands that add, renew, remove and list them.
 //!
-//! The commands edit `server.toml` and tell nobody: a running server reads it at the next HUP.
+//! The commands edit `server.toml`, and then have the server that runs on the same directory read it anew, as it does at
+//! a HUP. What it answered, or that none did, is told on standard error.
 
 mod edit;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
 use gkd_core::identity::{SecretKey, public_text};
+use gkd_proxy::program::control::AskError;
 use gkd_proxy::program::{self, Failure};
 
 use crate::cli::{PublicOption, UserCommand};
-use crate::config::Config;
+use crate::config::{Config, User};
 use crate::dir::{self, Dir};
 use crate::public_name::{self, PublicName};
+use crate::run::Reloaded;
+use crate::status::{self, UserSessions};
 use edit::Edit;
 
 /// The most characters of a name: it stands in log lines.
@@ -112,7 +117,7 @@ fn give_key(
     public: PublicOption,
     put: impl FnOnce(&mut Edit, &UserName, &str) -> Result<(), edit::EditError>,
 ) -> Result<(), Failure> {
-    let _lock = lock(dir)?;
+    let lock = lock(dir)?;
     let config = Config::load(dir)?;
     let server = dir.read_key()?.public();
     let public = match public.public.or(config.public) {
@@ -122,9 +127,10 @@ fn give_key(
     let key = SecretKey::generate();
     let link = public.link(server, key.clone());
     change(dir, |edit| put(edit, name, &public_text(&key.public())))?;
-    print_link(&link.to_string(), name)?;
-    tell_due(dir);
-    Ok(())
+    drop(lock);
+    // Before the link, which nobody may take: the old one has ended all the same.
+    tell_server(dir);
+    print_link(&link.to_string(), name)
 }
 
 fn found(listen: &[crate::listen::ListenAddress]) -> Result<PublicName, Failure> {
@@ -150,19 +156,26 @@ pub(crate) fn print_link(link: &str, name: &UserName) -> Result<(), Failure> {
 }
 
 fn remove(dir: &Dir, name: &UserName) -> Result<(), Failure> {
-    let _lock = lock(dir)?;
+    let lock = lock(dir)?;
     Config::load(dir)?;
     change(dir, |edit| edit.remove(name))?;
+    drop(lock);
     eprintln!("{name} is removed");
-    tell_due(dir);
+    tell_server(dir);
     Ok(())
 }
 
-/// A line for each: the name, a tab, the public key.
+/// A line for each: the name, a tab, the public key; and where a server answers, a tab and how many sessions there are.
 fn list(dir: &Dir) -> Result<(), Failure> {
     let users = Config::load(dir)?.users;
-    let lines: String =
-        users.iter().map(|user| format!("{}\t{}\n", user.name, public_text(&user.key))).collect();
+    let live = live_sessions(dir);
+    let line = |user: &User| {
+        let sessions = live.as_ref().map(|live| live.get(user.name.as_str()).copied().unwrap_or(0));
+        let sessions =
+            sessions.map(|live| format!("\t{}", program::count(live, "session"))).unwrap_or_default();
+        format!("{}\t{}{sessions}\n", user.name, public_text(&user.key))
+    };
+    let lines: String = users.iter().map(line).collect();
     program::print(lines.as_bytes())?;
     match users.len() {
         0 => eprintln!("there is no user: gkd-server user add NAME makes one"),
@@ -190,12 +203,36 @@ fn change(dir: &Dir, edit: impl FnOnce(&mut Edit) -> Result<(), edit::EditError>
     dir::replace(&path, &text)
 }
 
-fn tell_due(dir: &Dir) {
-    eprintln!(
-        "{} is changed: a running server takes it up at a HUP (kill -HUP, or systemctl reload), or when it is \
-         started anew",
-        dir.config().display()
-    );
+/// How many sessions each user has, where a server answers.
+fn live_sessions(dir: &Dir) -> Option<HashMap<String, usize>> {
+    let users: Vec<UserSessions> = serde_json::from_value(status::ask(dir, status::USERS).ok()?).ok()?;
+    Some(users.into_iter().map(|user| (user.name, user.sessions)).collect())
+}
+
+/// Has the running server read the file that was changed, and says what came of it. The file is changed either way.
+fn tell_server(dir: &Dir) {
+    let path = dir.config();
+    let path = path.display();
+    let due = "at a HUP (kill -HUP, or systemctl reload)";
+    match status::ask(dir, status::RELOAD).map(serde_json::from_value::<Reloaded>) {
+        Ok(Ok(reloaded)) => {
+            eprintln!(
+                "the running server took it over: {} ended",
+                program::count(reloaded.sessions_ended, "session")
+            );
+            for setting in reloaded.restart {
+                eprintln!("{setting} differs from what it was started with: that takes a restart");
+            }
+        }
+        Err(AskError::Nobody(socket)) => eprintln!(
+            "{path} is changed, and no server was found that runs on it (none answers at {}): one that runs \
+             nevertheless takes it up {due}, any other when it is started",
+            socket.display()
+        ),
+        Err(AskError::Refused(words)) => eprintln!("the running server did not take it over: {words}"),
+        Ok(Err(error)) => eprintln!("the running server answered otherwise ({error}): it takes it up {due}"),
+        Err(error) => eprintln!("{path} is changed, and {error}: it takes it up {due}"),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! ```toml
 //! links = ["gkd://KEY@server.example:9990"]   # or link_file = "laptop.link", beside this file
 //! tunnels = 4                                 # or "auto": 4 at first, and more as long as they bring something
-//! local = ["mixed://127.0.0.1:1080"]
+//! local = ["mixed://127.0.0.1:1080"]          # or tables [[listener]], below
 //! bind = ["eth0"]
 //! congestion = "auto"
 //! plain = false
@@ -14,11 +14,16 @@
 //! dial = "10s"                                # for a tunnel while none is up; with strict for the far end's dial
 //! handshake = "10s"                           # for a tunnel to come up, and a program to say what it wants
 //! half_closed = "1h"                          # for a connection of which one direction has ended, the other idle
+//! udp_idle = "2m"                             # for a flow of datagrams on which nothing moves
 //! resume = "60s"                              # for tunnels to come back, before all connections are reset
 //! silent = "20s"                              # for a tunnel that owes an answer, before it is dropped
+//!
+//! [[listener]]                                # one listener, beside those of `local`
+//! name = "database"                           # shown in the log and by status; each name once
+//! local = "tcp://5432:db.internal:5432"
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
@@ -28,7 +33,7 @@ use gkd_proxy::program::{self, Failure};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::layer::{Layer, Origin, Text};
+use super::layer::{Layer, NamedText, Origin, Text};
 use super::note_mode;
 
 /// The most bytes that are read.
@@ -51,7 +56,20 @@ struct Contents {
     log: Option<Spanned<String>>,
     log_format: Option<Spanned<String>>,
     timeouts: BTreeMap<Spanned<String>, Spanned<String>>,
+    listener: Vec<Spanned<WrittenListener>>,
 }
+
+/// One listener as a table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenListener {
+    name: Option<Spanned<String>>,
+    local: Option<Spanned<String>>,
+    remote: Option<Spanned<String>>,
+}
+
+/// The most characters of a listener's name: it stands in front of log lines.
+const MAX_NAME: usize = 32;
 
 /// Reads a configuration file; `named` is what named it, unless it stands where one is looked for.
 pub(super) fn read(path: &Path, named: Option<&Text>, notes: &mut Vec<String>) -> Result<Layer, Failure> {
@@ -86,13 +104,38 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Layer, Failure> {
     })?;
     let at = |span: Range<usize>| Origin::Line(path.to_owned(), program::place(text, span.start).0);
     let one = |value: Spanned<String>| Text { origin: at(value.span()), text: value.into_inner() };
-    let all = |values: Vec<Spanned<String>>| values.into_iter().map(one).collect();
+    let all = |values: Vec<Spanned<String>>| -> Vec<_> { values.into_iter().map(one).collect() };
+    let unnamed = |values| all(values).into_iter().map(NamedText::from).collect::<Vec<_>>();
+    let (mut local, mut remote) = (unnamed(contents.local), unnamed(contents.remote));
+    let mut names = HashMap::new();
+    for table in contents.listener {
+        let place = at(table.span());
+        let WrittenListener { name, local: here, remote: there } = table.into_inner();
+        let name = name.map(one);
+        if let Some(name) = &name {
+            name.read(check_name)?;
+            if let Some(first) = names.insert(name.text.clone(), name.origin.clone()) {
+                let words = format!("the listener {} stands twice, first in {first}: rename one", name.text);
+                return Err(name.wrong(words));
+            }
+        }
+        match (here, there) {
+            (Some(form), None) => local.push(NamedText { name, form: one(form) }),
+            (None, Some(form)) => remote.push(NamedText { name, form: one(form) }),
+            (None, None) => {
+                return Err(wrong_listener(place, "has no form: write local = \"mixed://1080\", say"));
+            }
+            (Some(_), Some(_)) => {
+                return Err(wrong_listener(place, "has both local and remote: make it two"));
+            }
+        }
+    }
     Ok(Layer {
         links: all(contents.links),
         link_file: contents.link_file.map(one).map(|link_file| beside(path, link_file)),
         tunnels: contents.tunnels.map(|value| Text { origin: at(value.span()), text: bare(value.get_ref()) }),
-        local: all(contents.local),
-        remote: all(contents.remote),
+        local,
+        remote,
         bind: all(contents.bind),
         congestion: contents.congestion.map(one),
         plain: contents
@@ -104,6 +147,22 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Layer, Failure> {
         log_level: contents.log.map(one),
         timeouts: contents.timeouts.into_iter().map(|(name, time)| (one(name), one(time))).collect(),
     })
+}
+
+fn wrong_listener(place: Origin, words: &str) -> Failure {
+    Failure::config(format_args!("{place}: a listener {words}"))
+}
+
+/// Letters and digits of any script, `-`, `_` and `.`.
+fn check_name(name: &str) -> Result<(), String> {
+    let known = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    if (1..=MAX_NAME).contains(&name.chars().count()) && name.chars().all(known) {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{}\" is no name of a listener: write 1 to {MAX_NAME} letters, digits, '-', '_' and '.'",
+        name.escape_debug()
+    ))
 }
 
 /// A relative path is one from the directory of the configuration.

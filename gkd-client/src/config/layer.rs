@@ -54,14 +54,27 @@ impl Text {
     }
 }
 
+/// A listener as it was written, with its name where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedText {
+    pub(crate) name: Option<Text>,
+    pub(crate) form: Text,
+}
+
+impl From<Text> for NamedText {
+    fn from(form: Text) -> Self {
+        Self { name: None, form }
+    }
+}
+
 /// What one source says; an absent value leaves it to the next source.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
     pub(crate) links: Vec<Text>,
     pub(crate) link_file: Option<Text>,
     pub(crate) tunnels: Option<Text>,
-    pub(crate) local: Vec<Text>,
-    pub(crate) remote: Vec<Text>,
+    pub(crate) local: Vec<NamedText>,
+    pub(crate) remote: Vec<NamedText>,
     pub(crate) bind: Vec<Text>,
     pub(crate) congestion: Option<Text>,
     pub(crate) plain: Option<Text>,
@@ -78,13 +91,14 @@ impl Layer {
     pub(crate) fn from_flags(reach: &Reach, listeners: &Listeners, log: &Log) -> Self {
         let text = |name, text: &str| Text { text: text.to_owned(), origin: Origin::Flag(name) };
         let one = |name, value: &Option<String>| value.as_ref().map(|value| text(name, value));
-        let all = |name, values: &[String]| values.iter().map(|value| text(name, value)).collect();
+        let all =
+            |name, values: &[String]| -> Vec<_> { values.iter().map(|value| text(name, value)).collect() };
         Self {
             links: all("LINK", &reach.links),
             link_file: one("--link-file", &reach.link_file),
             tunnels: one("--tunnels", &reach.tunnels),
-            local: all("--local", &listeners.local),
-            remote: all("--remote", &listeners.remote),
+            local: unnamed(all("--local", &listeners.local)),
+            remote: unnamed(all("--remote", &listeners.remote)),
             bind: all("--bind", &reach.bind),
             congestion: one("--congestion", &reach.congestion),
             plain: reach.plain.then(|| text("--plain", "true")),
@@ -108,8 +122,8 @@ impl Layer {
             links: all("GKD_LINK"),
             link_file: one("GKD_LINK_FILE"),
             tunnels: one("GKD_TUNNELS"),
-            local: all("GKD_LOCAL"),
-            remote: all("GKD_REMOTE"),
+            local: unnamed(all("GKD_LOCAL")),
+            remote: unnamed(all("GKD_REMOTE")),
             bind: all("GKD_BIND"),
             congestion: one("GKD_CONGESTION"),
             plain: one("GKD_PLAIN"),
@@ -122,6 +136,11 @@ impl Layer {
     }
 }
 
+/// Only a file has names.
+fn unnamed(texts: Vec<Text>) -> Vec<NamedText> {
+    texts.into_iter().map(NamedText::from).collect()
+}
+
 /// The environment, as far as it concerns the configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Environment(HashMap<String, String>);
@@ -130,7 +149,8 @@ impl Environment {
     /// That of this process. What is not Unicode is read with replacement characters, and fails where it is
     /// read.
     pub(crate) fn of_process() -> Self {
-        let known = |name: &str| name.starts_with("GKD_") || name == "XDG_CONFIG_HOME" || name == "HOME";
+        let others = ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "HOME"];
+        let known = |name: &str| name.starts_with("GKD_") || others.contains(&name);
         let variables = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
         Self(variables.filter(|(name, _)| known(name)).collect())
@@ -138,6 +158,13 @@ impl Environment {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())
+    }
+
+    /// Where what lives as long as the user is logged in belongs (XDG Base Directory Specification). A path that is not
+    /// absolute does not count there.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "control sockets are on Unix only"))]
+    pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
+        self.get("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|base| base.is_absolute())
     }
 
     /// Where a file of the configuration may be, the user's own first. The base directory is that of the XDG

@@ -42,8 +42,9 @@ fn assert_one_sentence(failure: &Failure, status: Status, part: &str) {
 fn without_anything_there_are_defaults() {
     let settings = load_with(Reach::default(), Listeners::default(), Environment::default()).unwrap();
     assert_eq!((settings.links.len(), settings.tunnels), (0, 4));
-    assert_eq!(settings.local, [Listener::default()]);
-    assert_eq!(settings.local[0].to_string(), "mixed://127.0.0.1:1080");
+    let usual = Wanted { end: End::Here, listener: Listener::default() };
+    assert_eq!(settings.listeners, [Named { name: None, it: usual }]);
+    assert_eq!(settings.listeners[0].to_string(), "mixed://127.0.0.1:1080");
     assert_eq!(settings.congestion, Congestion::Auto);
     assert!(settings.notes.is_empty());
 }
@@ -168,10 +169,10 @@ fn wrong_arguments_are_told_by_their_option() {
     }
     let listeners = [
         (Listeners { local: vec!["1080".to_owned()], remote: vec![] }, "--local: listener \"1080\""),
-        (Listeners { local: vec!["udp://1:h:2".to_owned()], remote: vec![] }, "not in this version"),
+        (Listeners { local: vec!["ws://1:h:2".to_owned()], remote: vec![] }, "not in this version"),
         (
-            Listeners { local: vec![], remote: vec!["tcp://1:h:2".to_owned()] },
-            "--remote: listeners on the server",
+            Listeners { local: vec![], remote: vec!["mixed://1080".to_owned()] },
+            "--remote: listener \"mixed://127.0.0.1:1080\": mixed listens here only (-L)",
         ),
     ];
     for (listeners, part) in listeners {
@@ -216,7 +217,7 @@ fn the_line_of_a_file_is_named() {
         ),
         ("plain = \"yes\"".to_owned(), "c.toml line 1: invalid type: a string, expected a boolean"),
         ("log = \"loud\"".to_owned(), "c.toml line 1: \"loud\" is no log level"),
-        ("remote = [\"tcp://1:h:2\"]".to_owned(), "c.toml line 1: listeners on the server are not in this"),
+        ("remote = [\"http://1\"]".to_owned(), "c.toml line 1: listener \"http://127.0.0.1:1\": http listens here only"),
         ("via = \"env\"".to_owned(), "c.toml line 1: reaching the server"),
         ("tunnels = 4\ntunnels = 5".to_owned(), "c.toml line 2: duplicate key"),
         ("[timeouts]\ndail = \"1s\"".to_owned(), "c.toml line 2: unknown time-out \"dail\": there are dial,"),
@@ -225,6 +226,22 @@ fn the_line_of_a_file_is_named() {
             "c.toml line 2: \"1\" is no time: write a number with its unit",
         ),
         ("[timeouts]\n\nsilent = \"1h\"".to_owned(), "c.toml line 3: 1h is out of bounds: write 1s to 10m"),
+        (
+            "[[listener]]\nname = \"a\"\nlocal = \"mixed://1\"\n[[listener]]\nname = \"a\"\nlocal = \"mixed://2\"".to_owned(),
+            "c.toml line 5: the listener a stands twice, first in",
+        ),
+        (
+            "[[listener]]\nname = \"a b\"\nlocal = \"mixed://1\"".to_owned(),
+            "c.toml line 2: \"a b\" is no name of a listener: write 1 to 32 letters",
+        ),
+        ("\n[[listener]]\nname = \"a\"".to_owned(), "c.toml line 2: a listener has no form: write local"),
+        (
+            "[[listener]]\nlocal = \"mixed://1\"\nremote = \"tcp://1:h:2\"".to_owned(),
+            "c.toml line 1: a listener has both local and remote: make it two",
+        ),
+        ("[[listener]]\n\nlocal = \"nonsense\"".to_owned(), "c.toml line 3: listener \"nonsense\""),
+        ("[[listener]]\nremote = \"http://1\"".to_owned(), "c.toml line 2: listener \"http://127.0.0.1:1\": http listens here"),
+        ("[[listener]]\nport = 1".to_owned(), "c.toml line 2: unknown field `port`"),
     ];
     for (content, part) in cases {
         let failure = load_file(&content).unwrap_err();
@@ -258,7 +275,48 @@ fn the_example_in_the_documentation_is_read() {
         .map(|line| line.trim_start_matches("//!"))
         .fold(String::new(), |text, line| text + line + "\n");
     let layer = file::parse(Path::new("c.toml"), &example).unwrap();
-    assert_eq!((layer.links.len(), layer.local.len(), layer.bind.len()), (1, 1, 1));
+    assert_eq!((layer.links.len(), layer.local.len(), layer.bind.len()), (1, 2, 1));
+    let names: Vec<_> =
+        layer.local.iter().map(|it| it.name.as_ref().map(|name| name.text.as_str())).collect();
+    assert_eq!(names, [None, Some("database")]);
+    let settings = load_file(&example.replace("gkd://KEY@server.example:9990", &link("a:1"))).unwrap();
+    assert_eq!(settings.listeners[1].to_string(), "database: tcp://127.0.0.1:5432:db.internal:5432");
+    // Those of the command line go over all of them.
+    let listeners = Listeners { local: vec!["mixed://1".to_owned()], remote: vec![] };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    fs::write(&path, "[[listener]]\nname = \"web\"\nlocal = \"mixed://2\"").unwrap();
+    let reach = Reach { config: Some(path.to_str().unwrap().to_owned()), ..Reach::default() };
+    let settings = load_with(reach, listeners, Environment::default()).unwrap();
+    assert!(settings.listeners.len() == 1 && settings.listeners[0].name.is_none());
+    assert!(!settings.listeners_of_file);
     assert_eq!(read_timeouts(&layer.timeouts).unwrap(), Timeouts::default());
-    assert_eq!(layer.timeouts.len(), 5);
+    assert_eq!(layer.timeouts.len(), 6);
+}
+
+#[test]
+fn what_takes_a_restart_is_told_by_its_name() {
+    let one = load_file("tunnels = 2\nlocal = [\"mixed://1\"]").unwrap();
+    let same = load_file("tunnels = 2\nlocal = [\"mixed://2\"]").unwrap();
+    assert_eq!(one.differ(&same), [""; 0]);
+    let content =
+        format!("links = [\"{}\"]\nbind = [\"lo\"]\nlog = \"warn\"\n[timeouts]\ndial = \"2s\"", link("a:1"));
+    let other = load_file(&content).unwrap();
+    assert_eq!(one.differ(&other), ["links", "tunnels", "bind", "timeouts", "log"]);
+    // Auto begins with as many as a number may say.
+    assert_eq!(
+        load_file("tunnels = 4").unwrap().differ(&load_file("tunnels = \"auto\"").unwrap()),
+        ["tunnels"]
+    );
+}
+
+#[test]
+fn listeners_at_the_server_alone_leave_the_usual_one_out() {
+    let settings = load_file("remote = [\"tcp://8080:localhost:80\"]").unwrap();
+    let shown: Vec<_> = settings.listeners.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["tcp://127.0.0.1:8080:localhost:80 at the server"]);
+    let listeners = Listeners { local: vec!["mixed://1".into()], remote: vec!["udp://2:h:3".into()] };
+    let settings = load_with(Reach::default(), listeners, Environment::default()).unwrap();
+    let ends: Vec<_> = settings.listeners.iter().map(|named| named.it.end).collect();
+    assert_eq!(ends, [End::Here, End::Server]);
 }

@@ -1,5 +1,6 @@
 //! What the manager and the task of one tunnel share, and what tells the session when that task has ended.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -19,6 +20,8 @@ pub(crate) struct TunnelHandle {
     pub(crate) ready: AtomicWaker,
     /// The tunnel's task, for when the tunnel is to end.
     pub(crate) stop: AtomicWaker,
+    /// Where it comes from or leads to, where that has an address; set once it is let in.
+    remote: OnceLock<SocketAddr>,
     dropped: OnceLock<DropReason>,
     /// It goes down with the runtime.
     going: AtomicBool,
@@ -30,9 +33,22 @@ impl TunnelHandle {
             id,
             ready: AtomicWaker::new(),
             stop: AtomicWaker::new(),
+            remote: OnceLock::new(),
             dropped: OnceLock::new(),
             going: AtomicBool::new(false),
         })
+    }
+
+    /// It was let in, and comes from or leads to this address.
+    pub(super) fn is_at(&self, remote: Option<SocketAddr>) {
+        if let Some(remote) = remote {
+            self.remote.set(remote).ok();
+        }
+    }
+
+    /// Where it comes from or leads to.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.remote.get().copied()
     }
 
     /// The tunnel is to be closed. The task that this returns is to be woken, behind the lock.

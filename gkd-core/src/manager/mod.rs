@@ -77,6 +77,8 @@ pub(crate) struct TunnelManager {
     /// Server: this life of the session. One that is made again under the same id, by another process or because it
     /// had expired, has another.
     boot: BootId,
+    /// When it was made.
+    pub(crate) began: Instant,
     /// The runtime on which the session's tasks run.
     pub(crate) runtime: tokio::runtime::Handle,
     state: Mutex<State>,
@@ -107,12 +109,14 @@ impl TunnelManager {
         accepted: Arc<AcceptQueue>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
-        let session = Session::new(config, side, id, new_seed(), Instant::now()).within(memory);
+        let began = Instant::now();
+        let session = Session::new(config, side, id, new_seed(), began).within(memory);
         let manager = Arc::new(Self {
             id,
             side,
             peer,
             boot: new_boot_id(),
+            began,
             runtime,
             state: Mutex::new(State::new(session)),
             accepted,
@@ -257,6 +261,9 @@ impl TunnelManager {
         self.with(|state, now| {
             state.session.handle_welcome(now, tunnel, welcome)?;
             state.remote = remote.or(state.remote);
+            if let Some(handle) = state.tunnels.get(&tunnel) {
+                handle.is_at(remote);
+            }
             // Only now is it known how many connections may be opened.
             state.wake_openers();
             Ok(())
@@ -274,7 +281,9 @@ impl TunnelManager {
             let welcome = state.session.handle_hello(now, hello, self.boot, known)?;
             state.remote = remote.or(state.remote);
             state.wake_openers();
-            Ok((welcome, state.add_tunnel(hello.tunnel)))
+            let handle = state.add_tunnel(hello.tunnel);
+            handle.is_at(remote);
+            Ok((welcome, handle))
         })
     }
 

@@ -97,6 +97,11 @@ impl State {
         handle
     }
 
+    /// The tunnels that were let in, as far as they have an address.
+    pub(crate) fn tunnel_addrs(&self) -> Vec<(TunnelId, SocketAddr)> {
+        self.tunnels.values().filter_map(|tunnel| Some((tunnel.id, tunnel.remote()?))).collect()
+    }
+
     /// What a call on one connection needs.
     pub(crate) fn parts(&mut self, id: ConnectionId) -> Parts<'_> {
         let Self { session, slots, replaced, woken, .. } = self;

@@ -26,6 +26,7 @@ pub(super) struct HalfOpen {
 struct Inner {
     next: u64,
     count: usize,
+    evicted: u64,
     /// By address, the oldest in front. Dropping a sender ends its connection.
     addresses: HashMap<IpAddr, VecDeque<(u64, oneshot::Sender<()>)>>,
 }
@@ -63,6 +64,21 @@ impl HalfOpen {
         Place { half_open: self.clone(), address, id, evicted }
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lock().count
+    }
+
+    /// How many there may be.
+    pub(super) fn most(&self) -> usize {
+        self.limits.most
+    }
+
+    /// How many have had to give way.
+    pub(super) fn evicted(&self) -> u64 {
+        self.lock().evicted
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,6 +95,7 @@ impl Inner {
             && places.pop_front().is_some()
         {
             self.count -= 1;
+            self.evicted += 1;
         }
     }
 
@@ -141,6 +158,7 @@ mod tests {
         let evicted: Vec<_> = busy.iter_mut().map(is_evicted).collect();
         assert_eq!(evicted, [true, false, false]);
         assert!(!is_evicted(&mut quiet) && !is_evicted(&mut late));
+        assert_eq!((half_open.count(), half_open.most(), half_open.evicted()), (4, 4, 1));
     }
 
     #[test]

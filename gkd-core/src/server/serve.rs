@@ -102,6 +102,7 @@ async fn shake_hands(
 
 /// That a limit is met is worth a line now and then, each for itself; what else a client is told is its own affair.
 fn note_reject(inner: &Inner, peer: PeerId, address: SocketAddr, reject: &Reject) {
+    inner.rejected.note(reject.code);
     if reject.code == RejectCode::Busy
         && let Some(more) = inner.seldom.note(&reject.reason)
     {

@@ -8,6 +8,7 @@ mod echo;
 mod faults;
 mod identity;
 mod shutdown;
+mod stats;
 mod streams;
 mod support;
 

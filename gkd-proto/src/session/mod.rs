@@ -99,7 +99,8 @@ pub struct PathSample {
 ///    it has none, [`tunnels_to_poll`](Self::tunnels_to_poll) and for each
 ///    [`poll_transmit`](Self::poll_transmit) as long as its carrier has room, and
 ///    [`poll_timeout`](Self::poll_timeout).
-/// 4. **What is**: [`stats`](Self::stats), [`tunnels_up`](Self::tunnels_up), [`is_closed`](Self::is_closed).
+/// 4. **What is**: [`stats`](Self::stats), [`held_out_of_order`](Self::held_out_of_order),
+///    [`tunnels_up`](Self::tunnels_up), [`is_closed`](Self::is_closed).
 ///
 /// A tunnel is asked for packets when its carrier has room, so that data is bound to a tunnel as late as
 /// possible. One whose `poll_transmit` found nothing is named by `tunnels_to_poll` when that changes.

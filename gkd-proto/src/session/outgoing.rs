@@ -244,6 +244,9 @@ impl Session {
             if let Some(connection) = self.connections.get_mut(&id) {
                 if let Some((number, payload)) = connection.send.pop_resend() {
                     self.counters.resent += 1;
+                    if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                        tunnel.resent += 1;
+                    }
                     encode_data_header(out.headers(), id, number, payload.len());
                     out.put_payload(payload.clone());
                     return Some(Put::Counted(Carried::Data { connection: id, number, payload }));

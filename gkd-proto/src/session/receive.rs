@@ -194,6 +194,11 @@ impl ReceiveHalf {
         self.ring.len() + usize::from(!self.rest.is_empty())
     }
 
+    /// Packets held that wait for a missing one.
+    pub(super) fn held_out_of_order(&self) -> usize {
+        self.ring.held_out_of_order()
+    }
+
     /// The payload that is held whole under `number`.
     fn held(&self, number: PacketNumber) -> Option<&Bytes> {
         if self.is_rest(number) { Some(&self.rest) } else { self.ring.get(number) }

@@ -69,10 +69,16 @@ pub struct TunnelStats {
     pub rate: Option<u64>,
     /// Bytes of counted packets that are not acknowledged.
     pub in_flight: u64,
+    /// Bytes that its socket holds and has not sent, as the kernel told last; none where it tells nothing.
+    pub unsent: Option<u64>,
+    /// Bytes that its socket sent and the first hop did not acknowledge, as the kernel told last.
+    pub unacknowledged: Option<u64>,
     /// Bytes written in all.
     pub sent: u64,
     /// Bytes received in all.
     pub received: u64,
+    /// Data packets that it carried again, because the tunnel that had them first died, was suspect or late.
+    pub resent: u64,
     /// It gets no packets, because it stopped acknowledging while others went on.
     pub suspect: bool,
 }
@@ -101,6 +107,12 @@ impl Session {
         self.counters.refused
     }
 
+    /// Packets that wait behind a missing one now, of all connections. Not among the [`stats`](Self::stats), which are
+    /// asked for often: it takes time in proportion to the number of connections.
+    pub fn held_out_of_order(&self) -> usize {
+        self.connections.values().map(|connection| connection.receive.held_out_of_order()).sum()
+    }
+
     /// Figures since the beginning. Takes time in proportion to the number of tunnels.
     pub fn stats(&self) -> SessionStats {
         let tunnels = self.tunnels.values().map(|tunnel| TunnelStats {
@@ -108,8 +120,11 @@ impl Session {
             round_trip: tunnel.estimate.round_trip(),
             rate: tunnel.estimate.rate.get(),
             in_flight: tunnel.in_flight_bytes,
+            unsent: tunnel.estimate.kernel.unsent,
+            unacknowledged: tunnel.estimate.kernel.unacknowledged,
             sent: tunnel.bytes_sent,
             received: tunnel.bytes_received,
+            resent: tunnel.resent,
             suspect: tunnel.suspect,
         });
         let counters = &self.counters;

@@ -167,6 +167,8 @@ pub(super) struct Tunnel {
 
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
+    /// Data packets that it carried again for another tunnel.
+    pub(super) resent: u64,
     /// Bytes of a packet that has not arrived whole, heard already.
     rest: usize,
 }
@@ -213,6 +215,7 @@ impl Tunnel {
             to_poll: false,
             bytes_sent: 0,
             bytes_received: 0,
+            resent: 0,
             rest: 0,
         }
     }
@@ -471,7 +474,7 @@ impl Hash for Tunnel {
             acked_at: _, last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
             overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, declined, passed_over, carried_at, next_look, next_repeat,
             leaving, left, close_told,
-            dropping, idle, to_poll, bytes_sent: _, bytes_received: _, rest,
+            dropping, idle, to_poll, bytes_sent: _, bytes_received: _, resent: _, rest,
         } = self;
         (id, ack_delay(self.estimate.round_trip()), self.patience()).hash(to);
         (written, acked, in_flight, in_flight_bytes, last_progress).hash(to);

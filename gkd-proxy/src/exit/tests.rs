@@ -301,6 +301,7 @@ async fn at_the_limit_a_peer_is_told_so_and_those_that_end_make_room() {
     let error = serve(far).await.unwrap().unwrap_err();
     assert!(matches!(error, ExitError::Busy(_)), "{error}");
     assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Busy))));
+    assert_eq!((exit.destinations(), exit.refused()), (Some(Usage { used: 2, most: 2 }), 1));
     let (served, near) = open.pop().unwrap();
     near.reset(ResetCode::APPLICATION);
     served.await.unwrap().ok();

@@ -113,6 +113,8 @@ pub fn start(format: Format, flag: Option<Level>, usual: Level) -> Result<(), Fa
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // Where standard error is gone, a terminal that was closed say, there is nowhere to complain either: it panics.
+        .log_internal_errors(false)
         .with_target(detailed || format == Format::Json)
         .with_ansi(colour(io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref()));
     let started = match format {

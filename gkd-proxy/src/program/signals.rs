@@ -14,6 +14,12 @@ pub enum Signal {
     State,
 }
 
+/// A terminal that was hung up is none any more.
+#[cfg(unix)]
+fn is_on_terminal() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+}
+
 /// The signals that arrive from now on. None of them does any more what it does by default.
 pub struct Signals {
     #[cfg(unix)]
@@ -25,6 +31,9 @@ pub struct Signals {
     hang_up: Option<tokio::signal::unix::Signal>,
     #[cfg(unix)]
     user: tokio::signal::unix::Signal,
+    /// The log went to a terminal, and the program ends when that goes.
+    #[cfg(unix)]
+    of_terminal: bool,
 }
 
 impl Signals {
@@ -41,7 +50,21 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: if reloads { Some(signal(SignalKind::hangup())?) } else { None },
             user: signal(SignalKind::user_defined1())?,
+            of_terminal: false,
         })
+    }
+
+    /// The same, of a program that ends with the terminal that its log is on, if it is on one. A HUP says both: that the
+    /// terminal is gone, and that files are to be read anew.
+    #[cfg(unix)]
+    pub fn ending_with_terminal(self) -> Self {
+        Self { of_terminal: is_on_terminal(), ..self }
+    }
+
+    /// The same: here only Ctrl-C is known.
+    #[cfg(not(unix))]
+    pub fn ending_with_terminal(self) -> Self {
+        self
     }
 
     /// Those of a program that has, or has not, something to read anew.
@@ -65,7 +88,10 @@ impl Signals {
         tokio::select! {
             Some(()) = self.terminate.recv() => Signal::End,
             Some(()) = self.interrupt.recv() => Signal::End,
-            Some(()) = hang_up => Signal::Reload,
+            Some(()) = hang_up => match self.of_terminal && !is_on_terminal() {
+                true => Signal::End,
+                false => Signal::Reload,
+            },
             Some(()) = self.user.recv() => Signal::State,
             else => std::future::pending().await,
         }

@@ -115,8 +115,14 @@ mod tests {
     #[test]
     fn each_is_set_by_its_name_and_reaches_what_it_is_for() {
         let mut timeouts = Timeouts::default();
-        let all =
-            [("dial", "2s"), ("handshake", "3s"), ("half_closed", "4h"), ("resume", "5m"), ("silent", "6s")];
+        let all = [
+            ("dial", "2s"),
+            ("handshake", "3s"),
+            ("half_closed", "4h"),
+            ("udp_idle", "7s"),
+            ("resume", "5m"),
+            ("silent", "6s"),
+        ];
         for (name, words) in all {
             timeouts.set(name, words).unwrap();
         }
@@ -127,6 +133,7 @@ mod tests {
             (session.half_closed_for, timeouts.relay().half_closed_for),
             (secs(4 * 3600), secs(4 * 3600))
         );
+        assert_eq!(timeouts.relay().udp_idle_for, secs(7));
         let listen = timeouts.listen();
         assert_eq!((listen.dial_timeout, listen.handshake_timeout), (secs(2), secs(3)));
         assert_eq!(listen.relay, timeouts.relay());

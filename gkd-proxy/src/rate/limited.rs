@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 
 use super::bucket::{Bucket, Ticket};
 use super::{Rate, Way};
-use crate::connection::VirtualConnection;
+use crate::connection::{Opener, VirtualConnection};
 use crate::reach::ReachError;
 
 /// A connection, and the rate that it shares with others of its user. What it reads comes from the user, what it writes
@@ -64,6 +64,28 @@ impl<C> Drop for Limited<C> {
             rate.up.leave(&self.up);
             rate.down.leave(&self.down);
         }
+    }
+}
+
+/// An opener whose connections are within a rate.
+#[derive(Clone)]
+pub struct LimitedOpener<O> {
+    opener: O,
+    rate: Option<Arc<Rate>>,
+}
+
+impl<O> LimitedOpener<O> {
+    /// The opener within a rate.
+    pub fn new(opener: O, rate: Option<Arc<Rate>>) -> Self {
+        Self { opener, rate }
+    }
+}
+
+impl<O: Opener> Opener for LimitedOpener<O> {
+    type Connection = Limited<O::Connection>;
+
+    async fn open(&self, destination: Bytes) -> io::Result<Self::Connection> {
+        Ok(Limited::new(self.opener.open(destination).await?, self.rate.clone()))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::destination::{Destination, ListenRequest, Registered, Transport};
 use crate::listen::{ListenConfig, first_bytes};
 use crate::listener::MAX_PORTS;
 use crate::outlet::Outlet;
+use crate::rate::{LimitedOpener, Rate};
 use crate::socket;
 use crate::udp::{self, ended, flows};
 
@@ -33,6 +34,9 @@ pub trait Grants: Send + Sync + 'static {
 
     /// What a peer is called in the log.
     fn name(&self, peer: &PeerId) -> String;
+
+    /// How many bytes a second it may move, where that is bounded or may come to be.
+    fn rate(&self, peer: &PeerId) -> Option<Arc<Rate>>;
 }
 
 /// Ports that peers listen on here. Shared by all of them.
@@ -268,7 +272,8 @@ impl Registry {
     ) {
         let to = Destination::Registered(registered);
         let label = format!("what {} has behind {addr}", self.grants.name(&peer));
-        let outlet = Outlet::new(session.clone(), self.config.dial_timeout, self.config.relay.clone());
+        let session = LimitedOpener::new(session.clone(), self.grants.rate(&peer));
+        let outlet = Outlet::new(session, self.config.dial_timeout, self.config.relay.clone());
         let outlet = Arc::new(outlet.labelled(label));
         match socket.clone() {
             PortSocket::Tcp(acceptor) => {

@@ -109,6 +109,11 @@ impl Remote {
         self.standing.borrow().clone()
     }
 
+    /// Closes it, and does not ask for it again. Programs that are served go on.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+
     /// Watches how it stands.
     pub fn watch(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
@@ -117,7 +122,7 @@ impl Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        self.task.abort();
+        self.stop();
     }
 }
 

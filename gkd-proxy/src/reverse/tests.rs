@@ -35,6 +35,10 @@ impl Grants for Loopback {
     fn name(&self, _: &PeerId) -> String {
         "somebody".into()
     }
+
+    fn rate(&self, _: &PeerId) -> Option<Arc<crate::rate::Rate>> {
+        None
+    }
 }
 
 /// The end that listens.

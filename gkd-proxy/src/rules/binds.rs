@@ -51,6 +51,12 @@ impl Binds {
             (all || bind.ip == ip) && bind.ports.contains(addr.port())
         })
     }
+
+    /// The address for whoever left it open: of those that may be bound with all of these ports, the first.
+    pub fn choose(&self, ports: impl Iterator<Item = u16> + Clone) -> Option<IpAddr> {
+        let all = |bind: &&Bind| ports.clone().all(|port| bind.ports.contains(port));
+        self.0.iter().find(all).map(|bind| bind.ip)
+    }
 }
 
 impl Default for Binds {
@@ -115,6 +121,22 @@ mod tests {
 
     fn binds(words: &[&str]) -> Binds {
         Binds::new(words.iter().map(|words| words.parse().unwrap()))
+    }
+
+    #[test]
+    fn an_address_that_is_left_open_is_the_first_that_has_the_ports() {
+        let binds = |all: &[&str]| Binds::new(all.iter().map(|words| words.parse().unwrap()));
+        let some = binds(&["9000-9001", "0.0.0.0:8080", "[::1]:8000-9000"]);
+        for (ports, ip) in [
+            (9000..=9001, Some("127.0.0.1")),
+            (8080..=8080, Some("0.0.0.0")),
+            (8999..=9000, Some("::1")),
+            (9001..=9002, None),
+        ] {
+            assert_eq!(some.choose(ports), ip.map(|ip| ip.parse().unwrap()));
+        }
+        assert_eq!(Binds::default().choose(1024..=1024), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(Binds::default().choose(1023..=1024), None);
     }
 
     #[test]

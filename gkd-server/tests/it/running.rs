@@ -132,11 +132,15 @@ async fn a_stranger_and_a_foreign_carrier_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hup_brings_users_and_takes_them_with_their_sessions() {
     let (files, first) = Files::initialised();
-    let mut running = files.run(&["--allow", "127.0.0.1"]);
-    let first = at(&first, &running);
+    let without = files.config();
     let alice: Link = files.ok(&["user", "add", "alice"]).trim_end().parse().unwrap();
-    let alice = at(&alice, &running);
+    let with = files.config();
+    files.edit(|_| without.clone());
+    let mut running = files.run(&["--allow", "127.0.0.1"]);
+    let (first, alice) = (at(&first, &running), at(&alice, &running));
     assert!(Client::builder().link(&alice).tunnels(1).connect().await.is_err());
+    // As a person does who edits it.
+    files.edit(|_| with);
     running.signal(Signal::HUP);
     running.wait_for("2 users");
 
@@ -146,7 +150,7 @@ async fn a_hup_brings_users_and_takes_them_with_their_sessions() {
     ping(&mut connection).await;
 
     let mut events = of_alice.events();
-    files.ok(&["user", "remove", "alice"]);
+    files.edit(|_| without);
     running.signal(Signal::HUP);
     assert!(running.wait_for("read anew: 1 user;").contains("1 session of removed users"));
     let revoked = async {
@@ -169,14 +173,18 @@ async fn a_hup_brings_users_and_takes_them_with_their_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_user_comes_in_with_the_new_link_only() {
+async fn a_renewed_user_comes_in_with_the_new_link_only_and_at_once() {
     let (files, old) = Files::initialised();
     let mut running = files.run(&[]);
     let old = at(&old, &running);
-    let new: Link = files.ok(&["user", "renew", "first"]).trim_end().parse().unwrap();
+    let live = client(&old).await;
+    let output = files.output(&["user", "renew", "first"]);
+    let told = crate::support::stderr(&output);
+    assert!(told.contains("the running server took it over: 1 session ended"), "{told}");
+    let new: Link = String::from_utf8(output.stdout).unwrap().trim_end().parse().unwrap();
     let new = at(&new, &running);
-    running.signal(Signal::HUP);
     running.wait_for("read anew");
+    drop(live);
     assert!(Client::builder().link(&old).tunnels(1).connect().await.is_err());
     client(&new).await.close().await;
 }
@@ -317,4 +325,100 @@ async fn strangers_bytes_are_closed_and_disturb_nobody() {
     assert!(back.is_empty(), "{back:?}");
     let client = client(&at(&link, &running)).await;
     client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_commands_take_effect_at_once_and_the_list_tells_who_is_there() {
+    let (files, first) = Files::initialised();
+    assert_eq!(files.ok(&["user", "list"]).trim_end().split('\t').count(), 2, "no server, no third column");
+    let running = files.run(&[]);
+    let alice: Link = files.ok(&["user", "add", "alice"]).trim_end().parse().unwrap();
+    let _alice = client(&at(&alice, &running)).await;
+    let list = files.ok(&["user", "list"]);
+    let live: Vec<_> = list.lines().map(|line| line.split('\t').collect::<Vec<_>>()).collect();
+    assert_eq!((live[0][0], live[0][2]), ("first", "0 sessions"), "{list}");
+    assert_eq!((live[1][0], live[1][2]), ("alice", "1 session"), "{list}");
+
+    let output = files.output(&["user", "remove", "alice"]);
+    let told = crate::support::stderr(&output);
+    assert!(told.contains("alice is removed") && told.contains("took it over: 1 session ended"), "{told}");
+    assert!(Client::builder().link(&at(&alice, &running)).tunnels(1).connect().await.is_err());
+    client(&at(&first, &running)).await.close().await;
+}
+
+#[test]
+fn a_file_that_is_broken_meanwhile_is_not_taken_over_and_that_is_told() {
+    let (files, _) = Files::initialised();
+    let mut running = files.run(&[]);
+    let right = files.config();
+    files.edit(|text| text.replace("listen = [\"127.0.0.1:0\"]", "listen = [\"127.0.0.1:0\"]\nplain = true"));
+    let output = files.output(&["user", "add", "alice"]);
+    let told = crate::support::stderr(&output);
+    assert!(told.contains("took it over: 0 sessions ended"), "{told}");
+    assert!(told.contains("plain differs from what it was started with: that takes a restart"), "{told}");
+    // The command itself refuses to touch a broken file; the server would as well.
+    files.edit(|_| format!("{right}\nnonsense"));
+    assert!(files.fails(78, &["user", "remove", "first"]).contains("line "));
+    running.wait_for("takes a restart");
+}
+
+#[test]
+fn a_second_server_on_the_directory_is_told_of_the_first() {
+    let (files, _) = Files::initialised();
+    let mut running = files.run(&[]);
+    let told = files.fails(78, &["run"]);
+    let process = format!("gkd-server is already running (process {})", running.id());
+    assert!(told.contains(&process) && told.contains("control.sock") && told.contains("--dir"), "{told}");
+    // The first goes on, and answers.
+    assert!(files.ok(&["status"]).contains(&format!("process {}, for", running.id())));
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().0, Some(0));
+    assert!(!files.dir.join("control.sock").exists());
+    let told = files.fails(69, &["status"]);
+    assert!(told.contains("no server runs on") && told.contains("control.sock"), "{told}");
+}
+
+#[test]
+fn what_a_killed_server_left_is_replaced() {
+    let (files, _) = Files::initialised();
+    let running = files.run(&[]);
+    drop(running);
+    assert!(files.dir.join("control.sock").exists(), "it was killed");
+    assert!(files.fails(69, &["status"]).contains("no server runs on"));
+    let _running = files.run(&[]);
+    files.ok(&["status"]);
+}
+
+#[test]
+fn a_directory_whose_path_is_too_long_for_a_socket_is_told_and_served() {
+    let (mut files, _) = Files::initialised();
+    let long = files.dir.with_file_name("x".repeat(100));
+    fs::rename(&files.dir, &long).unwrap();
+    files.dir = long;
+    let mut running = files.run(&[]);
+    assert!(running.log.iter().any(|line| line.contains("there is no control socket")), "{:?}", running.log);
+    let told = files.fails(69, &["status"]);
+    assert!(told.contains("choose a shorter directory"), "{told}");
+    let output = files.output(&["user", "add", "alice"]);
+    assert!(crate::support::stderr(&output).contains("takes it up at a HUP"), "{output:?}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_ending_is_asked_all_the_same() {
+    let (files, link) = Files::initialised();
+    let mut running = files.run(&["--allow", "127.0.0.1"]);
+    let client = client(&at(&link, &running)).await;
+    let mut connection = open(&client, echo()).await;
+    ping(&mut connection).await;
+    running.signal(Signal::TERM);
+    running.wait_for("ending: 1 connection");
+    let shown = files.ok(&["status"]);
+    assert!(shown.contains("1 session, 2 tunnels, 1 connection"), "{shown}");
+    // A user that is removed is not to have the rest of the time.
+    let told = crate::support::stderr(&files.output(&["user", "remove", "first"]));
+    assert!(told.contains("took it over: 1 session ended"), "{told}");
+    assert_eq!(running.ended().0, Some(0));
+    drop(connection);
 }
