@@ -320,8 +320,8 @@ impl One {
             Ok(Open::Here(listening)) => listening.local_addrs().to_vec(),
             Ok(Open::Server(remote)) => match remote.standing() {
                 Standing::Listens(first) => {
-                    let ports = self.named.it.listener.ports.len() as u16;
-                    (0..ports).map(|index| SocketAddr::new(first.ip(), first.port() + index)).collect()
+                    let ports = (first.port()..).take(self.named.it.listener.ports.len());
+                    ports.map(|port| SocketAddr::new(first.ip(), port)).collect()
                 }
                 _ => Vec::new(),
             },

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gkd_core::fair_limit::FairLimit;
 use gkd_core::{Client, ClientEvent};
 use gkd_proxy::program::control::{Asked, Control};
 use gkd_proxy::program::signals::{Signal, Signals};
@@ -75,11 +76,24 @@ async fn serve(settings: &Settings, again: &Again<'_>) -> Result<(), Failure> {
 async fn dial(client: Client, offers: Offers, timeouts: Timeouts) {
     let anywhere = [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
     let dialer = Dialer::new(Rules::allow(anywhere)).with_timeout(timeouts.dial);
-    let exit = Arc::new(Exit::new(dialer, timeouts.relay()).offering(offers));
+    let exit = Exit::new(dialer, timeouts.relay()).offering(offers).within(FairLimit::new(most_dialled()));
+    let exit = Arc::new(exit);
     while let Some(connection) = client.accept().await {
         // What failed is logged within.
         drop(exit.clone().spawn(connection));
     }
+}
+
+/// How many destinations of listeners at the server may be open at a time: strangers come to those, and half of the
+/// descriptors is left to tunnels and to programs here.
+fn most_dialled() -> usize {
+    /// Where the system does not tell how many there are.
+    const USUAL: u64 = 1024;
+    #[cfg(unix)]
+    let all = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(USUAL, |(soft, _)| soft);
+    #[cfg(not(unix))]
+    let all = USUAL;
+    usize::try_from(all / 2).unwrap_or(usize::MAX).clamp(64, 64 * 1024)
 }
 
 /// A client that runs.

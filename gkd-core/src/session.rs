@@ -69,7 +69,8 @@ impl SessionHandle {
             self.manager.with(|state, now| {
                 state.stop_waiting(&mut opener);
                 // A tunnel that comes up calls all who wait, and so does the session's end.
-                if !queue && state.session.tunnels_up() == 0 && state.ended().is_none() {
+                let may_come = state.ended().is_none() && state.draining().is_none();
+                if !queue && state.session.tunnels_up() == 0 && may_come {
                     state.wait_to_open(&mut opener, cx.waker());
                     return Poll::Pending;
                 }

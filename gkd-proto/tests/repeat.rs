@@ -55,8 +55,9 @@ fn a_keystroke_on_a_tunnel_that_is_late_arrives_on_another() {
         let round_trip = 2 * paths[0].delay;
         for _ in 0..10 {
             let took = late(&mut pair, id, 1, millis(130));
-            // Late after one and a half of round trips and the longest wait of an acknowledgement; then the other's way.
-            let bound = round_trip * 2 + millis(25 + 15);
+            // Late after one and a half of round trips, the time that 3 KiB take among them, and the longest wait of an
+            // acknowledgement; then the other's way.
+            let bound = (round_trip + millis(3)) * 2 + millis(25 + 15);
             assert!(took < bound, "{took:?} of {bound:?}");
             type_on(&mut pair, id);
         }

@@ -97,6 +97,11 @@ impl Access {
         }
     }
 
+    /// Closes the ports that users listen on: nothing else would end what holds them open.
+    pub(crate) fn stop_listeners(&self) {
+        self.registry.stop();
+    }
+
     /// What connections are served with.
     pub(crate) fn exit(&self) -> Arc<Exit> {
         self.exit.clone()

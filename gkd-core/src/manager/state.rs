@@ -170,7 +170,8 @@ impl State {
                 batch.wakers.extend(handle.ready.take());
             }
         }
-        if self.openers.wait_for_room() {
+        // Those who wait for a tunnel are called when one comes up.
+        if self.openers.wait_for_room() && self.session.tunnels_up() > 0 {
             self.openers.call(self.session.may_open(), &mut self.woken);
         }
         if self.ended.is_some() && self.tunnels.is_empty() {

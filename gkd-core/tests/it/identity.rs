@@ -1,7 +1,7 @@
 //! Who may come in, and that nobody meets the sessions of another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -221,4 +221,36 @@ async fn a_session_that_is_made_again_has_another_boot_id() {
     let (late, _carrier) = hello(&server, &key, id, 2, false).await;
     let late = late.unwrap();
     assert!(!late.known && late.boot != first.boot, "{late:?}");
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl std::task::Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// It was woken by its own waiting, again and again, for as long as no tunnel was up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_tunnel_to_open_a_connection_is_called_by_it_alone() {
+    let server = Server::builder().listen("127.0.0.1:0").plain(true).bind().await.unwrap();
+    let (key, id) = (SecretKey::generate(), new_session_id());
+    let (welcome, carrier) = hello(&server, &key, id, 0, false).await;
+    welcome.unwrap();
+    let session = server.sessions().pop().unwrap();
+    drop(carrier);
+    until("its tunnel is gone", || session.tunnels_up() == 0).await;
+    let counted = Arc::new(Counted::default());
+    let waker = std::task::Waker::from(counted.clone());
+    let mut opening = Box::pin(session.open_when_up("somewhere"));
+    let mut poll = || opening.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_ready();
+    assert!(!poll());
+    assert!(!poll() && counted.0.load(Ordering::Relaxed) == 0, "nothing calls it");
+    let (welcome, _carrier) = hello(&server, &key, id, 1, true).await;
+    welcome.unwrap();
+    until("it is called", || counted.0.load(Ordering::Relaxed) > 0).await;
+    assert!(poll());
 }

@@ -10,9 +10,9 @@ use crate::packet::Datagram;
 const MOST: usize = 256;
 /// The most bytes that they hold together, a fixed cost of each included.
 const MOST_BYTES: usize = 256 * 1024;
-/// The most that all connections of a session hold together of datagrams that arrived, in bytes: they are not
+/// The most that all connections of a session hold together of datagrams, in both directions, in bytes: they are not
 /// charged, so no credit bounds them.
-pub(super) const MOST_ARRIVED: usize = 8 * 1024 * 1024;
+pub(super) const MOST_HELD: usize = 8 * 1024 * 1024;
 /// What a datagram costs beside its bytes.
 const OVERHEAD: usize = 128;
 
@@ -26,6 +26,11 @@ pub(super) struct Datagrams {
 }
 
 impl Datagrams {
+    /// What both queues hold, the fixed cost of each datagram included.
+    pub(super) fn bytes(&self) -> usize {
+        self.outgoing.bytes + self.incoming.bytes
+    }
+
     pub(super) fn has_outgoing(&self) -> bool {
         !self.outgoing.items.is_empty()
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::connection::Stage;
-use super::datagrams::{Datagrams, cost};
+use super::datagrams::{Datagrams, MOST_HELD, cost};
 use super::send::PINNED;
 use super::{ConnectionState, Session};
 use crate::error::StreamError;
@@ -209,7 +209,8 @@ impl<'a> ConnectionMut<'a> {
     }
 
     /// Queues a datagram of at most [`MAX_PAYLOAD`] bytes to `address`, at most [`MAX_DESTINATION`] bytes.
-    /// When the queue is full its oldest is dropped. False if this one or another was dropped.
+    /// When the queue is full its oldest is dropped; where all of the session hold as much as they may, or there is no
+    /// memory, this one is. False if this one or another was dropped.
     pub fn send_datagram(&mut self, address: Bytes, payload: Bytes) -> bool {
         if address.len() > MAX_DESTINATION || payload.len() > MAX_PAYLOAD {
             return false;
@@ -218,10 +219,18 @@ impl<'a> ConnectionMut<'a> {
         if self.session.is_closed() {
             return false;
         }
+        let datagram = Datagram { connection: id, address, payload };
+        let more = cost(&datagram);
+        if self.session.datagrams_held + more > MOST_HELD || !self.session.memory_for(more as u64) {
+            self.session.counters.datagrams_dropped += 1;
+            return false;
+        }
         let Some(connection) = self.state() else { return false };
         let datagrams = connection.datagrams.get_or_insert_with(Default::default);
-        let empty = !datagrams.has_outgoing();
-        let dropped = datagrams.outgoing.push(Datagram { connection: id, address, payload });
+        let (empty, before) = (!datagrams.has_outgoing(), datagrams.outgoing.bytes());
+        let dropped = datagrams.outgoing.push(datagram);
+        let after = datagrams.outgoing.bytes();
+        self.session.datagrams_held = self.session.datagrams_held - before + after;
         if empty {
             self.session.schedule.datagrams.push_back(id);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::connection::{ConnectionState, Stage};
-use super::datagrams::{Datagrams, MOST_ARRIVED, cost, detached};
+use super::datagrams::{Datagrams, MOST_HELD, cost, detached};
 use super::event::{CloseCause, DropReason, Event};
 use super::once::Once;
 use super::receive::{Arrival, ReceiveHalf};
@@ -357,7 +357,7 @@ impl Session {
             return Ok(());
         }
         let cost = cost(&datagram);
-        let full = self.datagrams_held + cost > MOST_ARRIVED || !self.memory_for(cost as u64);
+        let full = self.datagrams_held + cost > MOST_HELD || !self.memory_for(cost as u64);
         let Some(connection) = self.live(id) else { return Ok(()) };
         if full {
             self.counters.datagrams_dropped += 1;

@@ -54,7 +54,7 @@ impl Session {
         let queued: u64 = self.connections.values().map(|connection| connection.send.queued()).sum();
         assert_eq!(self.queued, queued, "bytes that are queued");
         let datagrams = self.connections.values().filter_map(|connection| connection.datagrams.as_ref());
-        let held: usize = datagrams.map(|datagrams| datagrams.incoming.bytes()).sum();
+        let held: usize = datagrams.map(|datagrams| datagrams.bytes()).sum();
         assert_eq!(self.datagrams_held, held, "bytes of datagrams");
     }
 

@@ -168,7 +168,7 @@ pub struct Session {
     memory: u64,
 
     account: SessionAccount,
-    /// Bytes of datagrams that arrived and were not taken.
+    /// Bytes of datagrams that arrived and were not taken, or were not sent yet.
     datagrams_held: usize,
     events: VecDeque<Event>,
     poll_list: Vec<TunnelId>,
@@ -454,7 +454,7 @@ impl Session {
         connection.connected = Once::Idle;
         connection.send.finish = Once::Idle;
         connection.blocked_due = false;
-        self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.incoming.bytes());
+        self.datagrams_held -= connection.datagrams.take().map_or(0, |datagrams| datagrams.bytes());
         connection.destination = Bytes::new();
         self.queued -= connection.send.clear();
         connection.receive.count_only();
@@ -473,7 +473,7 @@ impl Session {
         let Some(mut connection) = self.connections.remove(&id) else { return };
         self.account.release(&mut connection.receive);
         if let Some(datagrams) = connection.datagrams.take() {
-            self.datagrams_held -= datagrams.incoming.bytes();
+            self.datagrams_held -= datagrams.bytes();
             self.release_memory();
         }
         if connection.ours {

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut};
 
 use super::Session;
 use super::connection::Stage;
+use super::datagrams::cost;
 use super::decline::Backlog;
 use super::event::{DropReason, Event};
 use super::once::Once;
@@ -266,6 +267,7 @@ impl Session {
                 continue;
             };
             let Some(datagram) = datagrams.outgoing.pop() else { continue };
+            self.datagrams_held -= cost(&datagram);
             if datagrams.has_outgoing() {
                 self.schedule.datagrams.push_back(id);
             }

@@ -195,10 +195,15 @@ impl Queue {
         // Others hold the queue as it is to be, and this one much less than they.
         let poor = (limit.bytes as f64) < share * acked_in.as_secs_f64() / 2.0;
         let wants = poor || empty && !held_up || self.rate < SHORT * limit.best;
-        if wants && seen.held >= limit.bytes / 10 * 9 {
+        if seen.held >= limit.bytes / 10 * 9 && (wants || !held_up) {
             let short = (target - seen.round_trip).max(if poor { slack / 4 } else { Duration::ZERO });
             let more = (share * short.as_secs_f64()) as u64;
-            limit.bytes += if limit.rises && empty { more.max(limit.bytes) } else { more };
+            limit.bytes += match (wants, limit.rises && empty) {
+                (true, true) => more.max(limit.bytes),
+                (true, false) => more,
+                // What is sent in bursts waits for itself, and then this is no queue that stands. If it is, it shows.
+                (false, _) => more,
+            };
         }
     }
 
@@ -352,7 +357,7 @@ mod tests {
         assert!(line.tunnels[0].limit().is_some());
         let path =
             PathSample { round_trip: Some(LEAST), least_round_trip: Some(LEAST), ..PathSample::default() };
-        let all = All { delivered: line.delivered as u64, tunnels: 1, limited: false };
+        let all = All { delivered: line.delivered as u64, tunnels: 1, limited: false, pauses: false };
         line.tunnels[0].sample(line.now + 2 * FORGET, &path, Load { held: 1, acked_in: Some(LEAST), all });
         assert_eq!(line.tunnels[0].limit(), None);
     }

@@ -15,7 +15,7 @@ use super::event::DropReason;
 use super::queue::{All, Load, Queue};
 use crate::id::{ConnectionId, PacketNumber, TunnelId};
 
-/// The longest that a counted packet waits for its acknowledgement at the receiver. It waits for a quarter of the
+/// The longest that a counted packet waits for its acknowledgement at the receiver. It waits for an eighth of the
 /// round trip where that is less: a sender cannot use a line whose acknowledgements come much later than they could.
 pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
 /// … but not for less than this, nor longer where no round trip is known: an idle machine's timers cost more.
@@ -37,6 +37,8 @@ const SLACK: Duration = Duration::from_millis(5);
 
 /// A packet is cut to what its tunnel carries in this time: it holds up the reader no longer.
 const PACKET_SPAN: Duration = Duration::from_millis(20);
+/// … and where what the tunnel holds is limited, so many fit into that.
+const PACKETS_OF_LIMIT: u64 = 12;
 /// The smallest payload that a packet is cut to, in bytes: about one segment.
 const MIN_PACKET: u64 = 1400;
 /// What a packet is cut to before the rate is known, in bytes.
@@ -338,7 +340,10 @@ impl Tunnel {
 
     /// The largest payload that a packet on this tunnel is cut to, in bytes.
     pub(super) fn packet_size(&self) -> u64 {
-        self.estimate.rate.get().map_or(FIRST_PACKET, |rate| product(rate, PACKET_SPAN).max(MIN_PACKET))
+        let by_rate = self.estimate.rate.get().map_or(FIRST_PACKET, |rate| product(rate, PACKET_SPAN));
+        // Acknowledged packet by packet, a few large ones would come and go in bursts and leave the line idle between.
+        let by_limit = self.queue.limit().map_or(u64::MAX, |limit| limit / PACKETS_OF_LIMIT);
+        by_rate.min(by_limit).max(MIN_PACKET)
     }
 
     /// It can carry counted packets.
@@ -486,7 +491,7 @@ impl Hash for Tunnel {
 
 /// How long an acknowledgement waits for more to acknowledge, on a tunnel of this round trip.
 fn ack_delay(round_trip: Option<Duration>) -> Duration {
-    round_trip.map_or(MIN_ACK_DELAY, |round_trip| (round_trip / 4).clamp(MIN_ACK_DELAY, ACK_DELAY))
+    round_trip.map_or(MIN_ACK_DELAY, |round_trip| (round_trip / 8).clamp(MIN_ACK_DELAY, ACK_DELAY))
 }
 
 /// How many bytes are acknowledged together on a tunnel that carries `rate` bytes per second.

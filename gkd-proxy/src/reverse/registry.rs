@@ -50,6 +50,8 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Held {
+    /// No more are taken.
+    stopped: bool,
     next: u64,
     ports: HashMap<Key, Port>,
     registrations: HashMap<Number, Registration>,
@@ -122,6 +124,16 @@ impl Registry {
         forbidden.len()
     }
 
+    /// Closes all ports and takes no more requests. Programs that are served go on.
+    pub fn stop(&self) {
+        let mut held = self.lock();
+        held.stopped = true;
+        let all: Vec<_> = held.registrations.keys().copied().collect();
+        for number in all {
+            held.end(number, Refusal::new(RefusalCause::Failed, "the server is ending"));
+        }
+    }
+
     /// Listens for a connection that asked for it, until that ends.
     pub(crate) async fn serve<C: VirtualConnection>(
         self: &Arc<Self>,
@@ -163,10 +175,16 @@ impl Registry {
         request: ListenRequest,
     ) -> Result<(Number, SocketAddr, Arc<Ending>), Refusal> {
         let forbidden = |words| Refusal::new(RefusalCause::Forbidden, words);
-        let ip = self.grants.grant(&peer, &request).map_err(forbidden)?;
+        // Under the lock, so that rules which change meanwhile are looked at again behind it.
+        let mut held = self.lock();
+        if held.stopped {
+            return Err(Refusal::new(RefusalCause::Failed, "the server is ending"));
+        }
+        let ip = self.grants.grant(&peer, &request).map_err(forbidden)?.to_canonical();
+        // Asked about again, it is this address that has to be granted.
+        let request = ListenRequest { bind: Some(ip), ..request };
         let wanted: Vec<Key> =
             request.ports.iter().map(|port| (request.transport, SocketAddr::new(ip, port))).collect();
-        let mut held = self.lock();
         self.check(&held, peer, &request, &wanted)?;
         // Opened before anything is taken over, so that a port which cannot be had changes nothing.
         let mut opened = Vec::with_capacity(wanted.len());
@@ -220,8 +238,9 @@ impl Registry {
     ) -> Result<(), Refusal> {
         for key in wanted {
             match held.ports.get(key) {
+                // In the same words as for a program: whose it is, is nobody's affair.
                 Some(port) if port.peer != peer => {
-                    let words = format!("another user listens on {}: choose another port", key.1);
+                    let words = format!("the server's {} is in use by another program", key.1);
                     return Err(Refusal::new(RefusalCause::InUse, words));
                 }
                 Some(_) if request.polite => {

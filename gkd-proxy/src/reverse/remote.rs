@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::offers::Offered;
 use super::{Answer, MOST_ANSWER, Offers, Refusal, RefusalCause};
@@ -20,6 +20,9 @@ use crate::reach::ReachError;
 /// The first wait after a listener was lost, and the longest between two tries.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// A listener that stood for so long was a good one: when it is lost, the waits begin anew.
+const STOOD: Duration = Duration::from_secs(1);
 
 /// How a listener at the other end stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,14 +149,17 @@ enum End {
 impl<O: Opener> Keeper<O> {
     async fn keep(mut self) {
         let mut wait = FIRST_WAIT;
-        // Each round waits for an answer, or for some time.
+        // Each round waits for some time, longer when the listener did not stand.
         loop {
             let before = self.told.send_replace(Standing::Asked);
+            let asked = Instant::now();
             match self.ask().await {
                 End::Lost => {
                     tracing::debug!("the listener for {} was lost: it is asked for again", self.form);
-                    wait = FIRST_WAIT;
-                    continue;
+                    self.request.polite = false;
+                    if asked.elapsed() >= STOOD {
+                        wait = FIRST_WAIT;
+                    }
                 }
                 End::NoAnswer => {}
                 End::Refused(refusal) => {
@@ -166,7 +172,10 @@ impl<O: Opener> Keeper<O> {
                     // Whoever took it would be displaced again, and come again, for ever.
                     self.request.polite |= refusal.cause == RefusalCause::Taken;
                     self.told.send_replace(standing);
-                    wait = LONGEST_WAIT;
+                    // A port may be free in a moment, such as one that this client gave back just now.
+                    if !matches!(refusal.cause, RefusalCause::InUse | RefusalCause::Failed) {
+                        wait = LONGEST_WAIT;
+                    }
                 }
             }
             sleep(wait).await;
@@ -180,17 +189,28 @@ impl<O: Opener> Keeper<O> {
         let Ok(connection) = self.opener.open(destination.encode()).await else { return End::NoAnswer };
         let mut buffer = BytesMut::new();
         match next_answer(&connection, &mut buffer).await {
-            Ok(Some(Answer::Bound(address))) => {
+            Ok(Some(Answer::Bound(address))) if self.is_possible(address) => {
                 tracing::info!("the server listens on {address} for {}", self.form);
                 self.told.send_replace(Standing::Listens(address));
             }
             Ok(Some(Answer::Refused(refusal))) => return End::Refused(refusal),
+            Ok(Some(Answer::Bound(address))) => {
+                let words = format!("the server says that it listens on {address}, which was not asked for");
+                return End::Refused(Refusal::new(RefusalCause::Failed, words));
+            }
             Ok(None) | Err(_) => return Self::unanswered(&connection).await,
         }
         match next_answer(&connection, &mut buffer).await {
             Ok(Some(Answer::Refused(refusal))) => End::Refused(refusal),
             _ => End::Lost,
         }
+    }
+
+    /// Whether the server may listen from this address on, as it says.
+    fn is_possible(&self, address: SocketAddr) -> bool {
+        let (wanted, ports) = (self.request.ports.first(), self.request.ports.len());
+        let all = usize::from(address.port()) + ports - 1 <= usize::from(u16::MAX);
+        address.port() > 0 && all && (wanted == 0 || wanted == address.port())
     }
 
     /// Why there was no answer.

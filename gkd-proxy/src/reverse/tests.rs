@@ -270,6 +270,38 @@ async fn what_is_not_granted_any_more_ends_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_server_that_ends_closes_all_ports_and_takes_no_more() {
+    let (server, offers) = (Server::new(), Offers::new());
+    let session = server.session(1, &offers);
+    let form = format!("tcp://0:{}", service("one").await);
+    let one = remote(&form, &session, &offers);
+    let addr = bound(&one).await;
+    server.registry.stop();
+    until_closed(addr).await;
+    assert!(server.registry.list().is_empty());
+    let late = remote(&form, &session, &offers);
+    assert_eq!(refused(&late).await, Refusal::new(RefusalCause::Failed, "the server is ending"));
+}
+
+/// What a server says of where it listens is not taken as it comes.
+#[tokio::test]
+async fn an_address_that_was_not_asked_for_is_refused() {
+    for (form, said) in [
+        ("tcp://9000-9001:h:1-2", "127.0.0.1:65535"),
+        ("tcp://9000-9001:h:1-2", "127.0.0.1:9001"),
+        ("tcp://0:h:1", "127.0.0.1:0"),
+    ] {
+        let (opener, mut far) = memory::opener();
+        let remote = remote(form, &opener, &Offers::new());
+        let far = far.recv().await.unwrap();
+        far.confirm(Ok(()));
+        far.write(&Answer::Bound(said.parse().unwrap()).encode()).await.unwrap();
+        let refusal = refused(&remote).await;
+        assert!(refusal.words.contains("was not asked for"), "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn ports_and_programs_take_places() {
     let (server, offers) = (Server::with_places(2), Offers::new());
     let session = server.session(1, &offers);

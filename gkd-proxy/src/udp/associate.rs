@@ -27,7 +27,11 @@ const REST: std::time::Duration = std::time::Duration::from_millis(100);
 /// A socket for the datagrams of a program: at the address to which it connected, so that it reaches the relay as it
 /// reached the proxy.
 pub(crate) fn open(control: &TcpStream) -> io::Result<UdpSocket> {
-    bind(SocketAddr::new(control.local_addr()?.ip(), 0))
+    let mut address = control.local_addr()?;
+    // A listener of both families shows an address of IPv4 as a mapped one.
+    address.set_ip(address.ip().to_canonical());
+    address.set_port(0);
+    bind(address)
 }
 
 /// Carries datagrams until the program closes its connection, or the other end ends the flow.
@@ -39,15 +43,16 @@ pub(crate) async fn serve<C: VirtualConnection>(
     connection: &C,
     expected: Option<u16>,
 ) -> io::Result<()> {
-    let program = control.peer_addr()?.ip();
-    let mut source = expected.map(|port| SocketAddr::new(program, port));
+    let program = control.peer_addr()?.ip().to_canonical();
+    let mut source: Option<SocketAddr> = None;
     let mut closed = pin!(closed(control));
     let mut ended = pin!(ended(connection));
     loop {
         tokio::select! {
             received = recv_from(socket) => match received {
                 Ok((datagram, from)) => {
-                    let is_program = from.ip() == program && source.is_none_or(|known| known == from);
+                    let is_expected = source.map_or(expected, |known| Some(known.port())).is_none_or(|port| port == from.port());
+                    let is_program = from.ip() == program && is_expected;
                     if !is_program {
                         tracing::debug!("a datagram of {from} was dropped: it is not the program's");
                         continue;

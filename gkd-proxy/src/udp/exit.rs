@@ -29,6 +29,9 @@ const NAME_FOR: Duration = Duration::from_secs(60);
 const MOST_LOOKUPS: usize = 16;
 const MOST_WAITING: usize = 8;
 
+/// The most bytes of one connection that wait for names.
+const MOST_BYTES_WAITING: usize = 64 * 1024;
+
 /// How long a socket that cannot be read rests.
 const REST: Duration = Duration::from_millis(100);
 
@@ -104,6 +107,7 @@ pub(crate) async fn to_any<C: VirtualConnection>(
         names: HashMap::new(),
         lookups: FuturesUnordered::new(),
         hosts: Hosts::default(),
+        waiting: 0,
         down: 0,
     };
     let idle = Idle::new(idle_for);
@@ -151,6 +155,8 @@ struct Open<'a, G: Guide> {
     names: HashMap<Name, Known>,
     lookups: FuturesUnordered<Lookup<'a>>,
     hosts: Hosts,
+    /// Bytes that wait for names.
+    waiting: usize,
     /// Bytes that went out.
     down: u64,
 }
@@ -175,10 +181,14 @@ impl<G: Guide> Open<'_, G> {
                 let addresses = addresses.clone();
                 self.send_to(&target, &addresses, &payload).await;
             }
+            _ if self.waiting + payload.len() > MOST_BYTES_WAITING => {
+                tracing::debug!("a datagram was dropped: too much waits for names");
+            }
             Some(Known::Asked(waiting)) => {
+                self.waiting += payload.len();
                 waiting.push_back((target, payload));
                 if waiting.len() > MOST_WAITING {
-                    waiting.pop_front();
+                    self.waiting -= waiting.pop_front().map_or(0, |(_, oldest)| oldest.len());
                 }
             }
             _ if self.lookups.len() >= MOST_LOOKUPS => {
@@ -186,6 +196,7 @@ impl<G: Guide> Open<'_, G> {
             }
             _ => {
                 self.make_room();
+                self.waiting += payload.len();
                 self.names.insert(name.clone(), Known::Asked([(target.clone(), payload)].into()));
                 let guide = self.guide;
                 self.lookups.push(Box::pin(async move { (name, guide.resolve(target).await) }));
@@ -216,6 +227,7 @@ impl<G: Guide> Open<'_, G> {
         let told = Known::Told(addresses.clone(), Instant::now() + NAME_FOR);
         if let Some(Known::Asked(waiting)) = self.names.insert(name, told) {
             for (target, payload) in waiting {
+                self.waiting -= payload.len();
                 self.send_to(&target, &addresses, &payload).await;
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +22,13 @@ use crate::outlet::Outlet;
 /// The most flows of one port. Each is a connection, and at the other end a socket.
 const MOST_FLOWS: usize = 4096;
 
-/// The most datagrams and bytes that wait for a flow's connection to be opened.
+/// The most datagrams that wait for a flow's connection to be opened, and bytes that wait for those of all flows of a port:
+/// where these are used up, only the newest of a flow waits, if it is small.
 const MOST_WAITING: usize = 64;
-const MOST_BYTES_WAITING: usize = 256 * 1024;
+const MOST_BYTES_WAITING: usize = 2 * 1024 * 1024;
+
+/// What waits in any case, in bytes: a question to a name server.
+const SMALL: usize = 512;
 
 /// How long a flow that failed swallows what still comes: a program that sends on is not worth a connection each time.
 const FAILED_FOR: Duration = Duration::from_secs(1);
@@ -39,7 +44,7 @@ pub(crate) async fn serve<O: Opener>(
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let port = Arc::new(Port { socket, to, outlet, flows: Mutex::default() });
+    let port = Arc::new(Port { socket, to, outlet, flows: Mutex::default(), waiting: AtomicUsize::new(0) });
     let receiving = async {
         loop {
             match recv_from(&port.socket).await {
@@ -60,6 +65,8 @@ struct Port<O: Opener> {
     to: Destination,
     outlet: Arc<Outlet<O>>,
     flows: Mutex<Flows<O::Connection>>,
+    /// Bytes that wait for connections, over all flows.
+    waiting: AtomicUsize,
 }
 
 /// The flows of a port.
@@ -114,17 +121,17 @@ impl<O: Opener> Port<O> {
             flow
         });
         flow.idle.touch();
-        flow.send(payload);
+        flow.send(payload, &self.waiting);
     }
 
     /// Carries one flow to its end.
     async fn carry(&self, source: SocketAddr, flow: &Flow<O::Connection>) {
         let Ok(connection) = self.outlet.open(&self.to).await else {
-            flow.fail();
+            flow.fail(&self.waiting);
             return sleep(FAILED_FOR).await;
         };
         let connection = Arc::new(connection);
-        flow.open(&connection);
+        flow.open(&connection, &self.waiting);
         let mut ended = pin!(ended(&*connection));
         let mut expired = pin!(flow.idle.expired());
         loop {
@@ -144,7 +151,7 @@ impl<O: Opener> Port<O> {
         }
         if let Some(Err(error)) = connection.connected().now_or_never() {
             self.outlet.failed(&self.to, &error);
-            flow.fail();
+            flow.fail(&self.waiting);
             sleep(FAILED_FOR).await;
         }
     }
@@ -168,7 +175,7 @@ impl<O: Opener> Drop for Removal<'_, O> {
             flows.by_source.remove(&self.source);
         }
         // The connection goes with the task.
-        self.flow.fail();
+        self.flow.fail(&self.port.waiting);
     }
 }
 
@@ -208,14 +215,19 @@ impl<C> Flows<C> {
 }
 
 impl<C: VirtualConnection> Flow<C> {
-    /// Hands a datagram on, or keeps it until it can be.
-    fn send(&self, payload: Bytes) {
+    /// Hands a datagram on, or keeps it until it can be, where there is room among all that wait.
+    fn send(&self, payload: Bytes, all: &AtomicUsize) {
         match &mut *self.lock() {
             Stage::Opening(waiting) => {
+                let fits = all.load(Ordering::Relaxed) + payload.len() <= MOST_BYTES_WAITING;
+                if !fits && payload.len() > SMALL {
+                    return;
+                }
+                all.fetch_add(payload.len(), Ordering::Relaxed);
                 waiting.push_back(payload);
-                let mut bytes: usize = waiting.iter().map(Bytes::len).sum();
-                while waiting.len() > MOST_WAITING || (bytes > MOST_BYTES_WAITING && waiting.len() > 1) {
-                    bytes -= waiting.pop_front().map_or(0, |oldest| oldest.len());
+                while waiting.len() > if fits { MOST_WAITING } else { 1 } {
+                    let oldest = waiting.pop_front().map_or(0, |oldest| oldest.len());
+                    all.fetch_sub(oldest, Ordering::Relaxed);
                 }
             }
             // One that was reset will be noticed by the flow's task.
@@ -224,10 +236,11 @@ impl<C: VirtualConnection> Flow<C> {
         }
     }
 
-    fn open(&self, connection: &Arc<C>) {
+    fn open(&self, connection: &Arc<C>, all: &AtomicUsize) {
         let mut stage = self.lock();
         if let Stage::Opening(waiting) = std::mem::replace(&mut *stage, Stage::Open(Arc::clone(connection))) {
             for payload in waiting {
+                all.fetch_sub(payload.len(), Ordering::Relaxed);
                 let _ = connection.send_datagram(Bytes::new(), payload);
             }
         }
@@ -235,8 +248,10 @@ impl<C: VirtualConnection> Flow<C> {
 }
 
 impl<C> Flow<C> {
-    fn fail(&self) {
-        *self.lock() = Stage::Failed;
+    fn fail(&self, all: &AtomicUsize) {
+        if let Stage::Opening(waiting) = std::mem::replace(&mut *self.lock(), Stage::Failed) {
+            all.fetch_sub(waiting.iter().map(Bytes::len).sum(), Ordering::Relaxed);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Stage<C>> {
