@@ -202,7 +202,7 @@ impl Queue {
                 (true, true) => more.max(limit.bytes),
                 (true, false) => more,
                 // What is sent in bursts waits for itself, and then this is no queue that stands. If it is, it shows.
-                (false, _) => more,
+                (false, _) => more / 2,
             };
         }
     }
