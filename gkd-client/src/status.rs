@@ -131,7 +131,7 @@ impl ClientStatus {
         ];
         lines.extend(self.last_failure.iter().map(|failure| format!("the last dial failed: {failure}")));
         lines.push(String::new());
-        let head = ["name", "listener", "state", "addresses", "programs"].map(str::to_owned);
+        let head = ["name", "where", "listener", "state", "addresses", "programs"].map(str::to_owned);
         lines.extend(table(std::iter::once(head).chain(self.listeners.iter().map(cells))));
         let errors = self.listeners.iter().filter_map(|listener| listener.error.as_ref());
         lines.extend(errors.map(|error| format!("  {error}")));
@@ -143,7 +143,7 @@ impl ClientStatus {
     }
 }
 
-fn cells(listener: &ListenerStatus) -> [String; 5] {
+fn cells(listener: &ListenerStatus) -> [String; 6] {
     let addresses = match &listener.addresses[..] {
         [] => "-".to_owned(),
         [only] => only.clone(),
@@ -151,6 +151,7 @@ fn cells(listener: &ListenerStatus) -> [String; 5] {
     };
     [
         listener.name.clone().unwrap_or_else(|| "-".to_owned()),
+        listener.end.clone(),
         listener.listener.clone(),
         listener.state.clone(),
         addresses,
