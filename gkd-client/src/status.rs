@@ -205,9 +205,9 @@ mod tests {
             "program": "gkd-client", "version": "9.9.9", "pid": 7, "uptime_s": 61, "config": "/c.toml",
             "server": "a:1, b:1", "tunnels_up": 1, "tunnels_wanted": 2, "last_failure": "it is down", "programs": 3,
             "listeners": [
-                {"name": "web", "listener": "tcp://127.0.0.1:1:h:2", "state": "listening",
+                {"name": "web", "end": "server", "listener": "tcp://127.0.0.1:1:h:2", "state": "listening",
                     "addresses": ["127.0.0.1:1"], "serving": 3},
-                {"listener": "mixed://127.0.0.1:2", "state": "failed", "error": "the port is taken"}
+                {"end": "here", "listener": "mixed://127.0.0.1:2", "state": "failed", "error": "the port is taken"}
             ],
             "session": {"age_s": 5, "connections": 3, "tunnels": [{"id": 0, "state": "up", "path": "a:1"}]},
             "later": true
@@ -218,8 +218,8 @@ mod tests {
             "gkd-client 9.9.9, process 7, for 1 min 1 s, as /c.toml says",
             "1 of 2 tunnels up to a:1, b:1, 3 programs served",
             "the last dial failed: it is down",
-            "  web   tcp://127.0.0.1:1:h:2  listening  127.0.0.1:1  3",
-            "  -     mixed://127.0.0.1:2    failed     -            0",
+            "  web   server  tcp://127.0.0.1:1:h:2  listening  127.0.0.1:1  3",
+            "  -     here    mixed://127.0.0.1:2    failed     -            0",
             "  the port is taken",
             "session for 5 s",
         ] {
