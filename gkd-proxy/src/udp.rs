@@ -1,5 +1,5 @@
-//! Datagrams: between the sockets of programs and connections at the end that listens ([`flows`], [`associate`]), and
-//! between connections and destinations at the other ([`exit`]).
+//! Datagrams: between the sockets of programs and connections at the end that listens (`flows`, `associate`), and
+//! between connections and destinations at the other (`exit`).
 //!
 //! What one program's address sends and gets is a flow: one connection of the session, whose datagrams carry it. Its
 //! stream carries nothing; that it ends, ends the flow at both ends. A flow that is idle ends as well, for nothing else
