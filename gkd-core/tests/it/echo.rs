@@ -31,10 +31,16 @@ async fn over_four_plain_tunnels() {
     for (seed, len) in [0, 1, 3, 1000, 70_000, 20_000_000].into_iter().enumerate() {
         echo(&client, seed as u64, len).await;
     }
-    let stats = client.stats();
-    assert_eq!(stats.tunnels.len(), 4);
-    // How much each takes is a matter of time; that each takes at least one packet of some size is not.
-    assert!(stats.tunnels.iter().all(|tunnel| tunnel.sent > 10_000), "{stats:?}");
+    // How much each takes is a matter of time, and on a busy machine one may take nearly all of a transfer; that each takes
+    // part in the long run is not.
+    let all_carry = || client.stats().tunnels.iter().filter(|tunnel| tunnel.sent > 10_000).count() == 4;
+    for seed in 6..60 {
+        if all_carry() {
+            break;
+        }
+        echo(&client, seed, 20_000_000).await;
+    }
+    assert!(all_carry(), "{:?}", client.stats());
     assert!(client.close().await);
 }
 
