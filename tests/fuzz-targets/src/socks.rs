@@ -41,6 +41,8 @@ struct Program<'a> {
     proved: Option<bool>,
     /// What it may be connected to, and what it sends there.
     request: Option<(Target, &'a [u8])>,
+    /// It may have asked to send datagrams.
+    associates: bool,
 }
 
 impl<'a> Program<'a> {
@@ -74,6 +76,8 @@ impl<'a> Program<'a> {
             }
         }
         let [5, command, _, form] = *take(&mut rest, 4)? else { return None };
+        // From where, hardly matters.
+        self.associates = command == 3;
         let host = match form {
             1 => Host::Ip(<[u8; 4]>::try_from(take(&mut rest, 4)?).ok()?.into()),
             4 => Host::Ip(<[u8; 16]>::try_from(take(&mut rest, 16)?).ok()?.into()),
@@ -104,6 +108,9 @@ fn check(outcome: &Outcome, program: &Program<'_>, far: &Far, strict: bool) {
     let cut = !outcome.whole;
     match (&program.request, &outcome.reached[..]) {
         (None, []) => {}
+        (None, [reached]) if program.associates => {
+            assert_eq!(reached.destination, Destination::UdpAny.encode(), "another was opened");
+        }
         (Some((target, sent)), [reached]) => {
             assert_eq!(reached.destination, Destination::Tcp(target.clone()).encode(), "another was dialled");
             assert!(sent.starts_with(&reached.received), "the far end received what was not sent to it");
@@ -130,6 +137,11 @@ fn check(outcome: &Outcome, program: &Program<'_>, far: &Far, strict: bool) {
         return;
     }
     let reply = take(&mut answers, 10).expect("a whole reply");
+    if program.associates && !outcome.reached.is_empty() {
+        // With the address for its datagrams.
+        assert!(reply[0] == 5 && reply[1] <= 8 && reply[2..4] == [0, 1], "{reply:?} is no reply");
+        return;
+    }
     assert!(
         reply[0] == 5 && reply[1] <= 8 && reply[2..] == [0, 1, 0, 0, 0, 0, 0, 0],
         "{reply:?} is no reply"
