@@ -221,8 +221,10 @@ impl Exit {
     async fn reach<C: VirtualConnection>(&self, connection: &C) -> Result<Way, ExitError> {
         let destination = self.destination(connection).inspect_err(|_| {
             connection.confirm(Err(DialError::NotOffered));
-            // One without a destination was answered when it was accepted.
-            connection.reset(ResetCode::DIAL);
+            // One without a destination was answered when it was accepted; that it leads nowhere is told so.
+            if self.offers.is_some() {
+                connection.reset(ResetCode::DIAL);
+            }
         })?;
         match &destination {
             Destination::Tcp(_) | Destination::Udp(_) | Destination::Unix(_) => {}
