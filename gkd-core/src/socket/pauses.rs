@@ -224,15 +224,17 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_learned_from_the_first_stop() {
-        let (mut bbr, mut paused) = (Bbr::new(), false);
-        let mut pauses = Pauses { measured: None, ..Pauses::new(bbr.now, bbr.least) };
-        for millis in 0..60_000_u32 {
-            bbr.step(paused);
-            if millis % 20 == 0 {
-                paused = pauses.look(bbr.now, bbr.told()).is_some();
+        for turn in 0..TURNS {
+            let (mut bbr, mut paused) = (Bbr::new(), false);
+            let mut pauses = Pauses { measured: None, ..Pauses::in_turn(turn, bbr.now, bbr.least) };
+            for millis in 0..60_000_u32 {
+                bbr.step(paused);
+                if millis % 20 == 0 {
+                    paused = pauses.look(bbr.now, bbr.told()).is_some();
+                }
             }
+            assert_eq!(bbr.stops, 1, "in turn {turn}");
         }
-        assert_eq!(bbr.stops, 1);
     }
 
     #[test]
