@@ -1,7 +1,7 @@
 //! Datagrams of one connection to destinations, and what these answer: [`to_one`] where the connection names the only
 //! one, [`to_any`] where each datagram names its own.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -126,7 +126,14 @@ pub(crate) async fn to_any<C: VirtualConnection>(
                 }
                 Err(error) => break End::Connection(error),
             },
-            (payload, from) = answer(&flow.v4, &flow.v6, &flow.hosts) => {
+            (payload, from) = answer(&flow.v4, &flow.v6) => {
+                // What others send is dropped (address-dependent filtering, RFC 4787, section 5), and so is what comes from
+                // where nothing may go any more.
+                let asked = flow.hosts.asked(from.ip());
+                if !asked.is_some_and(|target| guide.permits(target, SocketAddr::new(from.ip(), target.port()))) {
+                    tracing::debug!("a datagram of {from} was dropped: nothing was sent there");
+                    continue;
+                }
                 idle.touch();
                 up += payload.len() as u64;
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
@@ -240,7 +247,7 @@ impl<G: Guide> Open<'_, G> {
             if !self.guide.permits(target, address) {
                 continue;
             }
-            match self.try_send_to(address, payload).await {
+            match self.try_send_to(target, address, payload).await {
                 Ok(()) => {
                     self.down += payload.len() as u64;
                     return;
@@ -250,7 +257,7 @@ impl<G: Guide> Open<'_, G> {
         }
     }
 
-    async fn try_send_to(&mut self, address: SocketAddr, payload: &[u8]) -> io::Result<()> {
+    async fn try_send_to(&mut self, target: &Target, address: SocketAddr, payload: &[u8]) -> io::Result<()> {
         let socket = if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
         let socket = match socket {
             Some((socket, _)) => socket,
@@ -261,7 +268,7 @@ impl<G: Guide> Open<'_, G> {
             }
         };
         // Before it is sent: the answer may be quick.
-        self.hosts.insert(address.ip());
+        self.hosts.insert(address.ip(), target);
         socket.send_to(payload, address).await.map(drop)
     }
 }
@@ -276,21 +283,15 @@ async fn resolved(
     }
 }
 
-/// The next answer of a host that was sent to. What others send is dropped (address-dependent filtering, RFC 4787,
-/// section 5).
-async fn answer<P>(
-    v4: &Option<(UdpSocket, P)>,
-    v6: &Option<(UdpSocket, P)>,
-    hosts: &Hosts,
-) -> (Bytes, SocketAddr) {
+/// The next datagram that comes, and whose.
+async fn answer<P>(v4: &Option<(UdpSocket, P)>, v6: &Option<(UdpSocket, P)>) -> (Bytes, SocketAddr) {
     loop {
         let answer = tokio::select! {
             answer = recv_of(v4) => answer,
             answer = recv_of(v6) => answer,
         };
         match answer {
-            Ok((payload, from)) if hosts.has(from.ip()) => return (payload, from),
-            Ok((_, from)) => tracing::debug!("a datagram of {from} was dropped: nothing was sent there"),
+            Ok(answer) => return answer,
             Err(error) if is_passing(&error) => {}
             Err(error) => {
                 tracing::debug!("datagrams cannot be read: {error}");
@@ -307,27 +308,28 @@ async fn recv_of<P>(socket: &Option<(UdpSocket, P)>) -> io::Result<(Bytes, Socke
     }
 }
 
-/// The hosts that were sent to last.
+/// The hosts that were sent to last, each with the target that led there.
 #[derive(Default)]
 struct Hosts {
-    known: HashSet<IpAddr>,
+    asked: HashMap<IpAddr, Target>,
     in_order: VecDeque<IpAddr>,
 }
 
 impl Hosts {
-    fn insert(&mut self, ip: IpAddr) {
-        if !self.known.insert(ip) {
+    fn insert(&mut self, ip: IpAddr, target: &Target) {
+        if self.asked.insert(ip, target.clone()).is_some() {
             return;
         }
         self.in_order.push_back(ip);
         if self.in_order.len() > MOST_HOSTS
             && let Some(oldest) = self.in_order.pop_front()
         {
-            self.known.remove(&oldest);
+            self.asked.remove(&oldest);
         }
     }
 
-    fn has(&self, ip: IpAddr) -> bool {
-        self.known.contains(&ip)
+    /// By which target it was sent to; none where it was not.
+    fn asked(&self, ip: IpAddr) -> Option<&Target> {
+        self.asked.get(&ip)
     }
 }

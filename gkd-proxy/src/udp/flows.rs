@@ -258,3 +258,49 @@ impl<C> Flow<C> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{self, Memory};
+
+    fn source(number: usize) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], u16::try_from(number + 1).unwrap()))
+    }
+
+    #[test]
+    fn of_too_many_flows_one_goes_that_was_not_used_of_late() {
+        let mut flows = Flows::<()>::default();
+        let all: Vec<_> = (0..MOST_FLOWS).map(|number| flows.begin(source(number), FAILED_FOR)).collect();
+        std::thread::sleep(Duration::from_millis(5));
+        all[0].idle.touch();
+        flows.begin(source(MOST_FLOWS), FAILED_FOR);
+        let gone: Vec<_> = (0..MOST_FLOWS).filter(|number| all[*number].crowded_out.is_cancelled()).collect();
+        assert_eq!((gone, flows.by_source.len()), (vec![1], MOST_FLOWS));
+        // What has ended by itself is not kept in the order for ever.
+        for number in 0..3 * MOST_FLOWS {
+            flows.by_source.remove(&source(number));
+            flows.begin(source(number), FAILED_FOR);
+        }
+        assert!(flows.in_order.len() <= 2 * MOST_FLOWS && flows.by_source.len() <= MOST_FLOWS);
+    }
+
+    #[test]
+    fn what_waits_for_connections_is_bounded_over_all_flows() {
+        let (mut flows, all) = (Flows::<Memory>::default(), AtomicUsize::new(0));
+        let flood: Vec<_> = (0..200).map(|number| flows.begin(source(number), FAILED_FOR)).collect();
+        for flow in &flood {
+            (0..2).for_each(|_| flow.send(Bytes::from(vec![0; 60_000]), &all));
+        }
+        assert!(all.load(Ordering::Relaxed) <= MOST_BYTES_WAITING);
+        // A small one of another program gets through all the same, and is handed on.
+        let small = flows.begin(source(1000), FAILED_FOR);
+        small.send(Bytes::from_static(b"question"), &all);
+        let (near, far) = memory::pair(Bytes::new());
+        small.open(&Arc::new(near), &all);
+        let received = far.recv_datagram().now_or_never().unwrap().unwrap();
+        assert_eq!(received.1, "question");
+        flood.iter().for_each(|flow| flow.fail(&all));
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+}

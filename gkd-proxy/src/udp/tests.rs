@@ -209,6 +209,24 @@ async fn only_hosts_that_were_sent_to_may_answer() {
     assert_eq!(timeout(LONG, near.recv_datagram()).await.unwrap().unwrap().1, "answer");
 }
 
+#[tokio::test]
+async fn a_host_that_is_forbidden_meanwhile_does_not_answer_any_more() {
+    let asked = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let other = echo().await;
+    let (near, far) = memory::pair(Destination::UdpAny.encode());
+    let exit = exit(RelayConfig::default());
+    exit.clone().spawn(far);
+    let target: Target = asked.local_addr().unwrap().to_string().parse().unwrap();
+    near.send_datagram(target.to_bytes(), "question".into()).unwrap();
+    let (_, from) = timeout(LONG, recv_from(&asked)).await.unwrap().unwrap();
+    exit.set_policy(Rules::none());
+    asked.send_to(b"late", from).await.unwrap();
+    assert!(timeout(SHORT, near.recv_datagram()).await.is_err());
+    // The flow goes on, by the rules that are in force.
+    exit.set_policy(Rules::allow(["127.0.0.1/32".parse().unwrap()]));
+    assert_eq!(ask(&near, &other.to_string(), b"x").await.1, "x");
+}
+
 const HELLO: &[u8] = &[5, 1, 0];
 
 /// A program that has a relay for its datagrams, and the relay's address.
