@@ -71,7 +71,7 @@ struct Port {
     peer: PeerId,
     /// Ends its task; the socket may go on in another.
     stop: CancellationToken,
-    _place: FairPlace,
+    place: FairPlace,
 }
 
 /// The socket of a port, which a task that is stopped and the one that follows share for a moment.
@@ -198,10 +198,10 @@ impl Registry {
         let mut first = None;
         for (index, key) in (0..).zip(wanted) {
             let (key, socket, place) = match held.ports.remove(&key) {
-                Some(Port { socket, holder, stop, _place, .. }) => {
+                Some(Port { socket, holder, stop, place, .. }) => {
                     stop.cancel();
                     displaced.push(holder);
-                    (key, socket, _place)
+                    (key, socket, place)
                 }
                 None => match opened.next() {
                     Some(opened) => opened,
@@ -213,7 +213,7 @@ impl Registry {
             let stop = CancellationToken::new();
             let registered = Registered { listener: request.listener, index };
             self.start(&session, peer, &socket, key, registered, request.proxy_header, stop.clone());
-            held.ports.insert(key, Port { socket, holder: number, peer, stop, _place: place });
+            held.ports.insert(key, Port { socket, holder: number, peer, stop, place });
         }
         let ending = Arc::new(Ending::default());
         held.registrations.insert(number, Registration { peer, request, ending: ending.clone() });
@@ -250,7 +250,11 @@ impl Registry {
                 _ => {}
             }
         }
-        let others = held.ports.iter().filter(|(key, port)| port.peer == peer && !wanted.contains(key));
+        let is_wanted = |(transport, addr): &Key| {
+            let same = *transport == request.transport && Some(addr.ip()) == request.bind;
+            same && request.ports.iter().contains(&addr.port())
+        };
+        let others = held.ports.iter().filter(|(key, port)| port.peer == peer && !is_wanted(key));
         if others.count() + wanted.len() > MAX_PORTS {
             let words = format!("one user may listen on {MAX_PORTS} ports: ask for fewer");
             return Err(Refusal::new(RefusalCause::TooMany, words));
