@@ -50,3 +50,14 @@ fn a_line_is_busy_however_long_its_queue_is() {
         assert!(carried > 0.99 * could, "{carried} of {could}");
     }
 }
+
+#[test]
+fn lines_that_each_tunnel_has_for_itself_are_busy() {
+    // 10 Mbit/s at 100 ms for each of eight, as behind a limit for each connection.
+    let own = Path { kernel: Kernel::Smoothed, queue: millis(400), ..path(1_250_000, 50) };
+    let (mut pair, bulk) = filled(&[own; 8]);
+    let before = pair.read(SERVER, bulk);
+    pair.run_for(secs(10));
+    let carried = (pair.read(SERVER, bulk) - before) as f64;
+    assert!(carried > 0.97 * 10.0 * 8.0 * 1_250_000.0, "{carried}");
+}

@@ -140,6 +140,7 @@ impl TcpInfo {
             rate: rate.filter(|rate| *rate > 0),
             unsent,
             unacknowledged: known(offset_of!(Self, sacked)).then_some(unacknowledged),
+            held_up: u64::from(self.sacked) * u64::from(self.snd_mss),
             recovering: self.ca_state >= CA_RECOVERY
                 || (self.snd_cwnd <= FEW_SEGMENTS && unsent.is_some_and(|unsent| unsent > 0)),
             pauses: None,
@@ -185,6 +186,7 @@ mod tests {
                 rate: Some(9),
                 unsent: Some(7),
                 unacknowledged: Some(999),
+                held_up: 0,
                 recovering: true,
                 pauses: None,
             }

@@ -13,7 +13,7 @@ use super::connection::ConnectionState;
 use super::dead::{DeadTunnel as Dead, Dialing, MOST_DEAD};
 use super::event::{CloseCause, DropReason, Event};
 use super::once::Once;
-use super::queue::All;
+use super::queue::Others;
 use super::tunnel::{Carried, ConnectionControl, OutstandingPing, SessionControl, Tunnel, Written};
 use super::{PathSample, Session, UNKNOWN_ROUND_TRIP};
 use crate::error::{DialTunnelError, Violation, WelcomeError};
@@ -145,14 +145,12 @@ impl Session {
         let bounded = |round_trip: Duration| round_trip.min(MOST_ROUND_TRIP);
         sample.round_trip = sample.round_trip.map(bounded);
         sample.least_round_trip = sample.least_round_trip.map(bounded);
-        let all = All {
-            delivered: self.delivered,
-            tunnels: self.tunnels.len(),
-            limited: self.tunnels.values().any(Tunnel::is_limited),
-            pauses: sample.pauses.is_some() || self.tunnels.values().any(Tunnel::pauses),
-        };
+        let mut others = Others::default();
+        for other in self.tunnels.values().filter(|other| other.id != tunnel) {
+            other.count_as_other(now, &mut others, sample.least_round_trip);
+        }
         if let Some(state) = self.tunnels.get_mut(&tunnel) {
-            state.learn(now, sample, all);
+            state.learn(now, sample, others);
             self.update_round_trip();
             self.wake_if_room(tunnel);
         }
@@ -246,7 +244,6 @@ impl Session {
 
     /// The other end holds this packet.
     fn on_acknowledged(&mut self, now: Instant, written: Written) {
-        self.delivered += u64::from(written.size);
         self.held_bytes = self.held_bytes.saturating_sub(u64::from(written.size));
         self.held_packets = self.held_packets.saturating_sub(1);
         match written.carried {

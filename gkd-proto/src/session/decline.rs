@@ -215,7 +215,7 @@ impl Tunnel {
         }
         let able = match self.estimate.rate.get() {
             Some(rate) => (rate as f64 * (time + way).as_secs_f64()) as u64,
-            None => self.in_flight_limit(),
+            None => self.rate_in_flight(),
         };
         able.checked_sub(self.in_flight_bytes).filter(|bytes| *bytes > 0)
     }

@@ -22,7 +22,7 @@ impl Session {
             tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, round_trip,
             connections, opened, opened_live, accepted_live, unseen_opened, seen,
             schedule, session_control, drain, drain_reason, draining_there, told_drained, send_credit,
-            queued, held_bytes, held_packets, delivered: _, memory,
+            queued, held_bytes, held_packets, memory,
             account, datagrams_held, events: _, poll_list, next_sweep, counters: _,
             taken: _, acknowledged: _,
         } = self;

@@ -76,6 +76,9 @@ pub struct PathSample {
     pub unsent: Option<u64>,
     /// Bytes sent and not acknowledged by the first hop.
     pub unacknowledged: Option<u64>,
+    /// Of those, bytes that arrived there behind something that is missing (RFC 2018): what was dropped holds them up, and
+    /// they are not on their way any more.
+    pub held_up: u64,
     /// The sender recovers from loss, or holds back for another reason: what is written now waits.
     pub recovering: bool,
     /// The sender is to run dry, and will go on in about so long: what is not sparse had better wait, or go on another
@@ -162,8 +165,6 @@ pub struct Session {
     /// Bytes and packets written and not acknowledged, those of unsettled dead tunnels too.
     held_bytes: u64,
     held_packets: usize,
-    /// Bytes of counted packets that were acknowledged.
-    delivered: u64,
     /// What of the process's memory is reserved for `queued`, `held_bytes` and `datagrams_held`.
     memory: u64,
 
@@ -218,7 +219,6 @@ impl Session {
             queued: 0,
             held_bytes: 0,
             held_packets: 0,
-            delivered: 0,
             memory: 0,
             account: SessionAccount::new(&config),
             datagrams_held: 0,

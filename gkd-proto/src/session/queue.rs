@@ -11,7 +11,10 @@
 //! seen for a while (as in CoDel, RFC 8289), not one that comes and goes. Where others fill the queue it stays long whatever
 //! this end does, and who gave way would only leave the line to them. That shows when all tunnels together deliver less than
 //! they did and the queue is long nevertheless; then the limit goes for a while (as in Copa's competitive mode, Arun and
-//! Balakrishnan, NSDI 2018).
+//! Balakrishnan, NSDI 2018), for all of them, since who gave way alone would lose most.
+//!
+//! *All tunnels* are those whose least round trips are alike, which seem to run over one line. What is limited is what is on
+//! its way: not what arrived and waits there for something that was dropped (`PathSample::held_up`).
 
 use std::time::{Duration, Instant};
 
@@ -29,9 +32,14 @@ const LEAST_LOOK: Duration = Duration::from_millis(60);
 /// tunnels carries in the time that the queue is too short: so those that hold less come to hold as much as others.
 const SHRINK: f64 = 0.5;
 
-/// It stays above this part of what the mean of the tunnels needs: acknowledgements of less say little of the queue, for
-/// the kernel at the other end delays them.
-const LEAST_SHARE: f64 = 0.25;
+/// It does not shrink below this part of what the mean of the tunnels holds when the queue is as it is to be, and grows to
+/// that whatever the queue is: a sender of little waits for acknowledgements, which the kernel at the other end delays, and
+/// that looks like a queue.
+const FAIR: f64 = 0.9;
+
+/// Tunnels whose least round trips differ by less than this factor (and 2.5 ms) are taken to run over the same line. What
+/// others deliver says nothing of what a line of its own takes.
+const ALIKE: f64 = 1.25;
 
 /// Where all tunnels together deliver less than this part of the most that they did under the limit, and the queue is
 /// nevertheless long, it is not theirs; where they deliver less than that part, it may be longer.
@@ -50,12 +58,13 @@ const AVERAGE: Duration = Duration::from_secs(1);
 /// How long the limit is gone when the queue is none of ours; each time twice as long, up to the last.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(320);
+const LONG: Duration = Duration::from_secs(10);
 
 /// What a tunnel may hold for its queue's sake.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Queue {
     limit: Option<Limit>,
-    /// Bytes per second that all tunnels deliver, and what they had by when.
+    /// Bytes per second that the tunnel delivers, and what it had by when.
     rate: f64,
     delivered: Option<(u64, Instant)>,
     /// What was seen since the last look.
@@ -90,25 +99,41 @@ struct Seen {
 /// What a tunnel carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// The most bytes that were not acknowledged since this was told last. What is held just now may be less by all that
-    /// one acknowledgement covers.
+    /// Bytes that were acknowledged since it came up.
+    pub(super) delivered: u64,
+    /// The most bytes that were on their way since this was told last. What is just now may be less by all that one
+    /// acknowledgement covers.
     pub(super) held: u64,
-    /// How long it takes until they are.
+    /// How long it takes until they are acknowledged.
     pub(super) acked_in: Option<Duration>,
-    pub(super) all: All,
+    pub(super) others: Others,
 }
 
-/// What all tunnels of the session do.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct All {
-    /// Bytes that were acknowledged since the session began.
-    pub(super) delivered: u64,
-    /// How many tunnels there are.
-    pub(super) tunnels: usize,
-    /// Some of them are limited.
+/// What the session's other tunnels do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Others {
+    /// Of those that seem to run over the same line: how many there are, what they deliver in bytes per second, and whether
+    /// some of them are limited, or have found that the queue is none of theirs.
+    pub(super) alike: usize,
+    pub(super) rate: f64,
     pub(super) limited: bool,
-    /// Some of them pause.
-    pub(super) pauses: bool,
+    pub(super) rest: bool,
+    /// Of all: some of them pause.
+    pub(super) pause: bool,
+}
+
+impl Others {
+    /// Adds one, as it is at this moment; `least` is the least round trip of the tunnel that asks.
+    pub(super) fn add(&mut self, now: Instant, other: &Queue, path: &PathSample, least: Option<Duration>) {
+        self.pause |= path.pauses.is_some();
+        let (Some(least), Some(its)) = (least, path.least_round_trip) else { return };
+        if its.max(least) <= its.min(least).mul_f64(ALIKE) + LEAST_SLACK / 4 {
+            self.alike += 1;
+            self.rate += other.rate(now);
+            self.limited |= other.limit.is_some();
+            self.rest |= other.rests(now);
+        }
+    }
 }
 
 impl Queue {
@@ -117,26 +142,37 @@ impl Queue {
         self.limit.map(|limit| limit.bytes)
     }
 
+    /// Bytes per second that the tunnel delivers; none when it was idle for long.
+    fn rate(&self, now: Instant) -> f64 {
+        let idle = self.delivered.is_none_or(|(_, at)| now.saturating_duration_since(at) > FORGET);
+        if idle { 0.0 } else { self.rate }
+    }
+
+    /// The queue was none of its own.
+    fn rests(&self, now: Instant) -> bool {
+        self.rest.is_some_and(|(until, _)| now < until)
+    }
+
     /// The kernel tells of the path while the tunnel carries so much.
     pub(super) fn sample(&mut self, now: Instant, path: &PathSample, load: Load) {
         if self.delivered.is_some_and(|(_, at)| now.saturating_duration_since(at) > FORGET) {
             (self.limit, self.seen, self.delivered) = (None, None, None);
         }
-        if load.all.pauses {
+        if load.others.pause || path.pauses.is_some() {
             self.pause = Some(now + 2 * path.round_trip.unwrap_or_default());
         }
         if self.pause.is_some_and(|until| now < until) {
-            (self.seen, self.delivered) = (None, Some((load.all.delivered, now)));
+            (self.seen, self.delivered) = (None, Some((load.delivered, now)));
             return;
         }
         let is_new = self.delivered.is_none();
-        self.average(now, load.all.delivered);
+        self.average(now, load.delivered);
         let (Some(round_trip), Some(least)) = (path.round_trip, path.least_round_trip) else { return };
         if self.settles.is_some_and(|until| now < until) {
             return;
         }
         self.settles = None;
-        if is_new && load.all.limited {
+        if is_new && load.others.limited {
             // What a sender does at its start would make the queue overflow that the others keep short.
             self.limit = Some(Limit { bytes: LEAST_HELD, began: now, rises: true, best: 0.0 });
         }
@@ -147,10 +183,7 @@ impl Queue {
             let seen = *seen;
             self.seen = None;
             let before = self.limit();
-            // The most under the limit: if less were taken once it falls behind, it would stay behind.
-            let rate = self.limit.map_or(self.rate, |limit| limit.best.max(self.rate));
-            let share = rate / load.all.tunnels.max(1) as f64;
-            self.look(now, seen, least, load.acked_in.unwrap_or(seen.round_trip), share);
+            self.look(now, seen, least, load);
             if self.limit() != before {
                 self.settles = Some(now + round_trip);
             }
@@ -167,37 +200,45 @@ impl Queue {
         }
     }
 
-    fn look(&mut self, now: Instant, seen: Seen, least: Duration, acked_in: Duration, share: f64) {
+    fn look(&mut self, now: Instant, seen: Seen, least: Duration, load: Load) {
         let slack = (least / SHARE).max(LEAST_SLACK);
         let target = least + slack;
-        // What is held may wait for what was dropped, too, and is then much more than the queue tells.
-        let held_up = acked_in > target + slack;
-        let waits = if held_up { acked_in } else { seen.round_trip };
+        let acked_in = load.acked_in.unwrap_or(seen.round_trip);
+        let rate = self.rate + load.others.rate;
+        let rests = load.others.rest || self.rests(now);
         let Some(limit) = &mut self.limit else {
-            let rests = self.rest.is_some_and(|(until, _)| now < until);
             if seen.round_trip > target && seen.held >= LEAST_HELD && !rests {
-                let bytes = shrunk(seen.held, target, waits);
-                self.limit = Some(Limit { bytes, began: now, rises: false, best: self.rate });
+                let bytes = shrunk(seen.held, target, seen.round_trip.max(acked_in));
+                self.limit = Some(Limit { bytes, began: now, rises: false, best: rate });
             }
             return;
         };
-        limit.best = limit.best.max(self.rate);
+        limit.best = limit.best.max(rate);
+        // The most under the limit: if less were taken once it falls behind, it would stay behind.
+        let share = limit.best / (load.others.alike + 1) as f64;
+        // What a tunnel holds that has its share of the line and of the queue in front of it.
+        let fair = (share * target.as_secs_f64() * FAIR) as u64;
+        // What one has found holds for all, and who gave way alone would lose most.
+        if seen.round_trip > target && (load.others.rest || rate < FALLEN * limit.best) {
+            return self.give_up(now);
+        }
+        if limit.bytes < fair {
+            // Others hold the queue as it is to be, or it is none, and what is sent in bursts waits for itself.
+            let more = share * slack.as_secs_f64() / 4.0;
+            limit.bytes = if limit.rises { 2 * limit.bytes } else { limit.bytes + more as u64 }.min(fair);
+            return;
+        }
         if seen.round_trip > target {
-            if self.rate < FALLEN * limit.best {
-                return self.give_up(now);
-            }
-            let least = (share * least.as_secs_f64() * LEAST_SHARE) as u64;
-            limit.bytes = shrunk(limit.bytes.min(seen.held), target, waits).max(least);
+            // What is held may wait for what was dropped, too, and is then much more than the queue tells.
+            let waits = if acked_in > target + slack { acked_in } else { seen.round_trip };
+            limit.bytes = shrunk(limit.bytes.min(seen.held), target, waits).max(fair);
             limit.rises = false;
             return;
         }
-        let empty = seen.round_trip < least + slack / 2;
-        // Others hold the queue as it is to be, and this one much less than they.
-        let poor = (limit.bytes as f64) < share * acked_in.as_secs_f64() / 2.0;
-        let wants = poor || empty && !held_up || self.rate < SHORT * limit.best;
-        if seen.held >= limit.bytes / 10 * 9 && (wants || !held_up) {
-            let short = (target - seen.round_trip).max(if poor { slack / 4 } else { Duration::ZERO });
-            let more = (share * short.as_secs_f64()) as u64;
+        if seen.held >= limit.bytes / 10 * 9 {
+            let empty = seen.round_trip < least + slack / 2;
+            let wants = empty || rate < SHORT * limit.best;
+            let more = (share * (target - seen.round_trip).as_secs_f64()) as u64;
             limit.bytes += match (wants, limit.rises && empty) {
                 (true, true) => more.max(limit.bytes),
                 (true, false) => more,
@@ -207,12 +248,13 @@ impl Queue {
         }
     }
 
-    /// The queue is not this tunnel's. A limit that had held for longer than the last rest was right until now.
+    /// The queue is not this tunnel's. A limit that had held for long, and for longer than the last rest, was right until
+    /// now.
     fn give_up(&mut self, now: Instant) {
         let held_for =
             self.limit.take().map_or(Duration::ZERO, |limit| now.saturating_duration_since(limit.began));
         let rest = match self.rest {
-            Some((_, last)) if held_for < last => (2 * last).min(LAST_REST),
+            Some((_, last)) if held_for < last.max(LONG) => (2 * last).min(LAST_REST),
             _ => FIRST_REST,
         };
         self.rest = Some((now + rest, rest));
@@ -239,8 +281,8 @@ mod tests {
     struct Line {
         now: Instant,
         tunnels: Vec<Queue>,
-        /// Bytes that all delivered.
-        delivered: f64,
+        /// Bytes that each delivered.
+        delivered: Vec<f64>,
         smoothed: f64,
         /// How long the queue is, in seconds.
         queue: f64,
@@ -250,9 +292,9 @@ mod tests {
 
     impl Line {
         fn new(tunnels: usize) -> Self {
-            let tunnels = vec![Default::default(); tunnels];
+            let (tunnels, delivered) = (vec![Default::default(); tunnels], vec![0.0; tunnels]);
             let smoothed = LEAST.as_secs_f64();
-            Self { now: Instant::now(), tunnels, delivered: 0.0, smoothed, queue: 0.0, carried: 0.0 }
+            Self { now: Instant::now(), tunnels, delivered, smoothed, queue: 0.0, carried: 0.0 }
         }
 
         /// The queue holds at most `room` seconds; `others` of it is others', and `late` is what else delays packets.
@@ -269,17 +311,20 @@ mod tests {
             self.carried = (sum / round_trip).min(CAPACITY);
             self.smoothed += (round_trip - self.smoothed) / 2.0;
             self.now += TICK;
-            let (tunnels, limited) = (self.tunnels.len(), self.limited() > 0);
-            self.delivered += self.carried * TICK.as_secs_f64();
-            for (queue, held) in self.tunnels.iter_mut().zip(held) {
-                let path = PathSample {
-                    round_trip: Some(Duration::from_secs_f64(self.smoothed)),
-                    least_round_trip: Some(LEAST),
-                    ..PathSample::default()
-                };
-                let all = All { delivered: self.delivered as u64, tunnels, limited, pauses: false };
-                let load = Load { held: held as u64, acked_in: path.round_trip, all };
-                queue.sample(self.now, &path, load);
+            let path = PathSample {
+                round_trip: Some(Duration::from_secs_f64(self.smoothed)),
+                least_round_trip: Some(LEAST),
+                ..PathSample::default()
+            };
+            for (index, held) in held.into_iter().enumerate() {
+                self.delivered[index] += self.carried * TICK.as_secs_f64() * held / sum;
+                let mut others = Others::default();
+                for other in self.tunnels[..index].iter().chain(&self.tunnels[index + 1..]) {
+                    others.add(self.now, other, &path, Some(LEAST));
+                }
+                let (delivered, held) = (self.delivered[index] as u64, held as u64);
+                let load = Load { delivered, held, acked_in: path.round_trip, others };
+                self.tunnels[index].sample(self.now, &path, load);
             }
         }
 
@@ -339,6 +384,7 @@ mod tests {
         let mut line = Line::new(3);
         (0..200).for_each(|_| line.tick(0.025, 0.0, 0.0));
         line.tunnels.push(Queue::default());
+        line.delivered.push(0.0);
         line.tick(0.025, 0.0, 0.0);
         assert_eq!(line.tunnels[3].limit(), Some(LEAST_HELD));
         for tick in 0..1000 {
@@ -351,14 +397,74 @@ mod tests {
     }
 
     #[test]
+    fn one_that_holds_little_on_a_line_of_its_own_comes_to_a_share() {
+        let (each, least) = (CAPACITY / 4.0, LEAST.as_secs_f64());
+        let (mut tunnels, mut delivered, mut now) = ([Queue::default(); 4], [0.0; 4], Instant::now());
+        for tick in 0..2000 {
+            now += TICK;
+            if tick == 1000 {
+                tunnels[0].limit.as_mut().unwrap().bytes = LEAST_HELD;
+            }
+            for index in 0..4 {
+                let held = tunnels[index].limit().map_or(f64::INFINITY, |limit| limit as f64);
+                let held = held.min(2.0 * each * least);
+                // What is sent in bursts waits for itself, and for late acknowledgements.
+                let round_trip = (held / each).max(least + 0.014);
+                delivered[index] += (held / round_trip).min(each) * TICK.as_secs_f64();
+                let path = PathSample {
+                    round_trip: Some(Duration::from_secs_f64(round_trip)),
+                    least_round_trip: Some(LEAST),
+                    ..PathSample::default()
+                };
+                let mut others = Others::default();
+                for other in tunnels[..index].iter().chain(&tunnels[index + 1..]) {
+                    others.add(now, other, &path, Some(LEAST));
+                }
+                let (delivered, held) = (delivered[index] as u64, held as u64);
+                let load = Load { delivered, held, acked_in: path.round_trip, others };
+                tunnels[index].sample(now, &path, load);
+            }
+        }
+        let fair = each * (least + 0.014);
+        for queue in tunnels {
+            let limit = queue.limit().unwrap() as f64;
+            assert!(limit > 0.75 * fair, "{limit} of {fair}");
+        }
+    }
+
+    #[test]
+    fn what_others_do_on_lines_that_are_not_alike_counts_for_nothing() {
+        let now = Instant::now();
+        let other = Queue {
+            rate: 1e6,
+            delivered: Some((1, now)),
+            rest: Some((now + FORGET, FORGET)),
+            ..Queue::default()
+        };
+        let path = PathSample { least_round_trip: Some(LEAST), ..PathSample::default() };
+        let seen_by = |least: Duration| {
+            let mut others = Others::default();
+            others.add(now, &other, &path, Some(least));
+            (others.alike, others.rest, others.rate)
+        };
+        assert_eq!(seen_by(LEAST * 6 / 5), (1, true, 1e6));
+        assert_eq!(seen_by(LEAST * 2), (0, false, 0.0));
+        assert_eq!(seen_by(LEAST / 2), (0, false, 0.0));
+        let mut later = Others::default();
+        later.add(now + 2 * FORGET, &other, &path, Some(LEAST));
+        assert_eq!((later.alike, later.rest, later.rate), (1, false, 0.0));
+    }
+
+    #[test]
     fn what_a_tunnel_may_hold_is_found_anew_after_a_rest() {
         let mut line = Line::new(1);
         (0..100).for_each(|_| line.tick(0.2, 0.0, 0.0));
         assert!(line.tunnels[0].limit().is_some());
         let path =
             PathSample { round_trip: Some(LEAST), least_round_trip: Some(LEAST), ..PathSample::default() };
-        let all = All { delivered: line.delivered as u64, tunnels: 1, limited: false, pauses: false };
-        line.tunnels[0].sample(line.now + 2 * FORGET, &path, Load { held: 1, acked_in: Some(LEAST), all });
+        let delivered = line.delivered[0] as u64;
+        let load = Load { delivered, held: 1, acked_in: Some(LEAST), others: Others::default() };
+        line.tunnels[0].sample(line.now + 2 * FORGET, &path, load);
         assert_eq!(line.tunnels[0].limit(), None);
     }
 }

@@ -12,7 +12,7 @@ use super::PathSample;
 use super::decline::Decline;
 use super::estimate::Estimate;
 use super::event::DropReason;
-use super::queue::{All, Load, Queue};
+use super::queue::{Load, Others, Queue};
 use crate::id::{ConnectionId, PacketNumber, TunnelId};
 
 /// The longest that a counted packet waits for its acknowledgement at the receiver. It waits for an eighth of the
@@ -120,7 +120,10 @@ pub(super) struct Tunnel {
     pub(super) in_flight: VecDeque<Written>,
     pub(super) in_flight_bytes: u64,
     /// The most of that since the kernel last told of the path.
-    most_in_flight: u64,
+    most_on_its_way: u64,
+    /// Of what is in flight, bytes that the kernel knew to have arrived behind something missing, and that were not
+    /// acknowledged since.
+    held_up: u64,
     delivered: u64,
     delivered_at: Instant,
     /// When the packet was written that was acknowledged last.
@@ -185,7 +188,8 @@ impl Tunnel {
             acked: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
-            most_in_flight: 0,
+            most_on_its_way: 0,
+            held_up: 0,
             delivered: 0,
             delivered_at: now,
             acked_at: now,
@@ -222,17 +226,20 @@ impl Tunnel {
         }
     }
 
-    /// What the kernel says of its path, while all tunnels are as told.
-    pub(super) fn learn(&mut self, now: Instant, sample: PathSample, all: All) {
+    /// What the kernel says of its path, while the others are as told.
+    pub(super) fn learn(&mut self, now: Instant, sample: PathSample, others: Others) {
         self.estimate.kernel = sample;
-        let held = std::mem::replace(&mut self.most_in_flight, self.in_flight_bytes);
+        self.held_up = sample.held_up.min(self.in_flight_bytes);
+        let on_its_way = self.on_its_way();
+        let held = std::mem::replace(&mut self.most_on_its_way, on_its_way);
         let acked_in = self.estimate.own.smoothed();
-        self.queue.sample(now, &sample, Load { held, acked_in, all });
+        let load = Load { delivered: self.delivered, held, acked_in, others };
+        self.queue.sample(now, &sample, load);
     }
 
-    /// What it may hold is limited for its queue's sake.
-    pub(super) fn is_limited(&self) -> bool {
-        self.queue.limit().is_some()
+    /// Counts as another for the sake of one whose least round trip is this.
+    pub(super) fn count_as_other(&self, now: Instant, others: &mut Others, least: Option<Duration>) {
+        others.add(now, &self.queue, &self.estimate.kernel, least);
     }
 
     // ---- sending ----
@@ -248,7 +255,7 @@ impl Tunnel {
         self.carried_at = now;
         self.written += 1;
         self.in_flight_bytes += size as u64;
-        self.most_in_flight = self.most_in_flight.max(self.in_flight_bytes);
+        self.most_on_its_way = self.most_on_its_way.max(self.on_its_way());
         let (delivered, delivered_at) = (self.delivered, self.delivered_at);
         let written_for = now.saturating_duration_since(self.acked_at).as_micros();
         let written_for = u32::try_from(written_for).unwrap_or(u32::MAX);
@@ -281,6 +288,7 @@ impl Tunnel {
         for _ in self.acked..count {
             let Some(written) = self.in_flight.pop_front() else { break };
             self.in_flight_bytes -= u64::from(written.size);
+            self.held_up = self.held_up.saturating_sub(u64::from(written.size));
             self.delivered += u64::from(written.size);
             last = Some((written.at, written.delivered, written.delivered_at, written.written_for));
             each(written);
@@ -305,14 +313,25 @@ impl Tunnel {
         true
     }
 
-    /// The most that this tunnel may hold unacknowledged: two of its rate times the time until an acknowledgement
-    /// is back; three while its rate still grows, for a sender in slow start doubles what it sends with every round
-    /// trip, and what is known of its rate is a round trip old. Less where that would make its line's queue stand.
-    pub(super) fn in_flight_limit(&self) -> u64 {
-        self.queue.limit().map_or(u64::MAX, |limit| limit.max(LEAST_IN_FLIGHT)).min(self.rate_in_flight())
+    /// How many more bytes may be in flight on this tunnel; fewer where they would make its line's queue stand.
+    ///
+    /// What is held up behind something that was dropped stands in no queue. If it counted there, a tunnel would stop
+    /// whenever something is missing, go on with all of that at once when it has come, and so have the next dropped.
+    pub(super) fn room_in_flight(&self) -> u64 {
+        let by_rate = self.rate_in_flight().saturating_sub(self.in_flight_bytes);
+        let limit = self.queue.limit().map_or(u64::MAX, |limit| limit.max(LEAST_IN_FLIGHT));
+        by_rate.min(limit.saturating_sub(self.on_its_way()))
     }
 
-    fn rate_in_flight(&self) -> u64 {
+    /// Bytes that are in flight and not known to have arrived.
+    fn on_its_way(&self) -> u64 {
+        self.in_flight_bytes - self.held_up
+    }
+
+    /// The most that this tunnel may hold unacknowledged: two of its rate times the time until an acknowledgement
+    /// is back; three while its rate still grows, for a sender in slow start doubles what it sends with every round
+    /// trip, and what is known of its rate is a round trip old.
+    pub(super) fn rate_in_flight(&self) -> u64 {
         let (Some(rate), Some(round_trip)) = (self.estimate.rate.get(), self.estimate.round_trip()) else {
             return MIN_IN_FLIGHT;
         };
@@ -330,7 +349,7 @@ impl Tunnel {
 
     /// It holds as much as it may.
     pub(super) fn holds_all_it_may(&self) -> bool {
-        self.in_flight_bytes >= self.in_flight_limit()
+        self.room_in_flight() == 0
     }
 
     /// Its sender is to run dry: it takes only what is sparse, or is waited for.
@@ -475,7 +494,7 @@ impl Hash for Tunnel {
     fn hash<H: Hasher>(&self, to: &mut H) {
         #[rustfmt::skip]
         let Self {
-            id, estimate: _, queue: _, written, acked, in_flight, in_flight_bytes, most_in_flight: _, delivered: _, delivered_at: _,
+            id, estimate: _, queue: _, written, acked, in_flight, in_flight_bytes, most_on_its_way: _, held_up: _, delivered: _, delivered_at: _,
             acked_at: _, last_progress, received, told, untold_bytes, first_untold, last_counted, incoming: _, ack_due,
             overdue_told, last_heard, ping, pinged_at, ping_due, pong_due, suspect, declined, passed_over, carried_at, next_look, next_repeat,
             leaving, left, close_told,

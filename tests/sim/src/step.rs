@@ -210,6 +210,7 @@ impl fmt::Display for Path {
         let kernel = match kernel {
             Kernel::Absent => "the kernel silent",
             Kernel::Right => "the kernel right",
+            Kernel::Smoothed => "the kernel smoothing",
             Kernel::Near => "the kernel seeing 50 us",
         };
         write!(f, "{rate} B/s, {} one way, a socket of {socket} B, ", Time(*delay))?;

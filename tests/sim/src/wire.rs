@@ -38,8 +38,11 @@ pub struct Path {
 pub enum Kernel {
     /// Nothing: there is no such socket.
     Absent,
-    /// The truth.
+    /// The truth, as it is at the moment.
     Right,
+    /// The truth as a kernel tells it: each acknowledged piece moves what it says by an eighth (RFC 6298, section 2). What
+    /// is sent in one burst waits for itself, and shows in it.
+    Smoothed,
     /// A round trip of 50 us, for TCP ends at a CDN next door.
     Near,
 }
@@ -90,6 +93,9 @@ pub struct Direction {
     /// Arrived, and not taken by the receiver.
     pub(crate) received: BytesMut,
     pub(crate) sampled: Option<Instant>,
+    /// When the acknowledgement of each piece is back, and how long it took; what a kernel makes of them.
+    acks: VecDeque<(Instant, Duration)>,
+    smoothed: Option<Duration>,
 }
 
 impl Direction {
@@ -105,6 +111,8 @@ impl Direction {
             end: None,
             received: BytesMut::new(),
             sampled: None,
+            acks: VecDeque::new(),
+            smoothed: None,
         }
     }
 
@@ -122,6 +130,10 @@ impl Direction {
 
     fn depart(&mut self, now: Instant, bytes: Bytes) {
         self.line_free = now.max(self.line_free) + self.path.takes(bytes.len() as u64);
+        if self.path.kernel == Kernel::Smoothed {
+            let acked = self.line_free + 2 * self.path.delay;
+            self.acks.push_back((acked, acked - now));
+        }
         self.way.push_back((self.line_free + self.path.delay, bytes));
     }
 
@@ -169,12 +181,15 @@ impl Direction {
         self.sampled = Some(now);
         let least = match self.path.kernel {
             Kernel::Absent => return None,
-            Kernel::Right => 2 * self.path.delay,
+            Kernel::Right | Kernel::Smoothed => 2 * self.path.delay,
             Kernel::Near => Duration::from_micros(50),
         };
         let queue = self.line_free.saturating_duration_since(now).min(self.path.queue);
-        let right = self.path.kernel == Kernel::Right;
-        let round_trip = if right { least + queue } else { least };
+        let round_trip = match self.path.kernel {
+            Kernel::Absent | Kernel::Near => least,
+            Kernel::Right => least + queue,
+            Kernel::Smoothed => self.smoothed(now).unwrap_or(least),
+        };
         let unsent = self.socket.remaining() as u64;
         Some(PathSample {
             round_trip: Some(round_trip),
@@ -183,6 +198,14 @@ impl Direction {
             unsent: Some(unsent),
             ..PathSample::default()
         })
+    }
+
+    /// The round trip that a kernel tells.
+    fn smoothed(&mut self, now: Instant) -> Option<Duration> {
+        while let Some((_, took)) = self.acks.pop_front_if(|(at, _)| *at <= now) {
+            self.smoothed = Some(self.smoothed.map_or(took, |smoothed| (7 * smoothed + took) / 8));
+        }
+        self.smoothed
     }
 
     /// When something happens here next.
