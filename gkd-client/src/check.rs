@@ -44,6 +44,9 @@ fn check_configuration(settings: &Settings) -> Result<(), Failure> {
     for listener in &settings.listeners {
         say(format_args!("  listener {listener}"));
     }
+    if let Some(via) = &settings.reaching.via {
+        say(format_args!("  via      {via}"));
+    }
     for bind in &settings.bind {
         say(format_args!("  from     {bind}"));
     }
@@ -134,6 +137,10 @@ fn tell(path: &str, found: &Found, tunnels: usize) -> Result<(), Failure> {
                 say(format_args!("{path}: reachable"));
                 say(format_args!("{path}: no gkd server, or none that takes this link"));
                 return Err(Failure::unavailable(words));
+            }
+            Some(error @ TunnelDialError::Proxy(_)) if error.is_final() => {
+                say(format_args!("{path}: the proxy does not let this client through"));
+                return Err(Failure::refused(words));
             }
             _ => {
                 say(format_args!("{path}: not reachable"));

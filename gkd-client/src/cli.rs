@@ -26,9 +26,9 @@ A LISTENER is one of
 with ?strict=1 (answer when the far end has connected) or, for tcp, ?proxy=v2. BIND is 127.0.0.1 by default.
 
 An option goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_REMOTE, GKD_BIND, \
-GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
+GKD_VIA, GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
 file: --config, else client.toml in $XDG_CONFIG_HOME/gkd (~/.config/gkd) or /etc/gkd. The file says the same with the \
-same words (links, link_file, tunnels, local, bind, congestion, plain, log, log_format), and what only it can: time-outs, \
+same words (links, link_file, tunnels, local, bind, via, congestion, plain, log, log_format), and what only it can: time-outs, \
 a table [timeouts] with dial, handshake, half_closed, udp_idle, resume and silent, each a time such as \"10s\"; and names for \
 listeners, tables [[listener]] with name and local.
 
@@ -79,8 +79,9 @@ pub(crate) struct Reach {
     /// Read links from here, one a line
     #[arg(long, value_name = "FILE")]
     pub(crate) link_file: Option<String>,
-    /// Reach the server through an HTTP proxy (not in this version)
-    #[arg(long, value_name = "URL|env", hide = true)]
+    /// Reach the server through an HTTP proxy, http://[USER:PASSWORD@]HOST:PORT, or through the one that the environment
+    /// names in https_proxy or all_proxy, and no_proxy does not rule out
+    #[arg(long, value_name = "URL|env")]
     pub(crate) via: Option<String>,
 }
 

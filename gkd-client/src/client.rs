@@ -36,6 +36,12 @@ pub(crate) fn builder(settings: &Settings) -> Result<ClientBuilder, Failure> {
     for link in &settings.links {
         builder = builder.link(link);
     }
+    if let Some(via) = &settings.reaching.via {
+        builder = builder.via(via.clone());
+    }
+    for host in &settings.reaching.direct {
+        builder = builder.direct(host.clone());
+    }
     for bind in &settings.bind {
         builder = builder.bind(bind.clone());
     }
@@ -73,7 +79,7 @@ pub(crate) fn runtime(builder: &mut tokio::runtime::Builder) -> Result<Runtime, 
 pub(crate) struct Verdict {
     /// How many paths there are.
     paths: usize,
-    /// Those whose server proved another key.
+    /// Those whose server proved another key, or whose proxy wants another password.
     wrong: HashSet<String>,
 }
 
@@ -90,14 +96,15 @@ impl Verdict {
         was_up: bool,
         up: usize,
     ) -> Result<(), Failure> {
-        // Once the server was reached, a stranger in its place is a fault of the network, and may go again. Its own
+        // Once the server was reached, a stranger in its place, or a proxy that takes the password no more, is a fault of
+        // the network, and may go again. Its own
         // word that this user is gone does not, when nothing that came in before is left.
         let counts = if was_up { up == 0 && matches!(error, TunnelDialError::Rejected { .. }) } else { true };
         if !counts || !error.is_final() {
             return Ok(());
         }
         // One of several paths may lead to a stranger, and the others to the server.
-        if matches!(error, TunnelDialError::Carrier(_)) {
+        if matches!(error, TunnelDialError::Carrier(_) | TunnelDialError::Proxy(_)) {
             self.wrong.insert(path.to_string());
             if self.wrong.len() < self.paths {
                 return Ok(());
@@ -128,6 +135,7 @@ pub(crate) fn in_words(error: &TunnelDialError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use gkd_core::ProxyError;
     use gkd_core::carrier::{CarrierError, CarrierKind};
     use gkd_core::identity::SecretKey;
     use gkd_core::proto::handshake::Reject;
@@ -136,7 +144,7 @@ mod tests {
     use gkd_proxy::program::Status;
 
     fn path(address: &str) -> Arc<Path> {
-        Arc::new(Path { address: address.parse().unwrap(), bind: None, carrier: CarrierKind::Tls })
+        Arc::new(Path { address: address.parse().unwrap(), bind: None, carrier: CarrierKind::Tls, via: None })
     }
 
     fn rejected(code: RejectCode) -> TunnelDialError {
@@ -179,12 +187,25 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_that_wants_another_password_ends_a_client_that_was_never_up() {
+        let refused = || TunnelDialError::Proxy(ProxyError::PasswordRefused { proxy: "p:1".to_owned() });
+        let mut verdict = Verdict::new(2);
+        assert!(verdict.dial_failed(&path("a:1"), &refused(), false, 0).is_ok());
+        let failure = verdict.dial_failed(&path("b:1"), &refused(), false, 0).unwrap_err();
+        assert_eq!(failure.status, Status::Refused);
+        assert!(failure.message.contains("--via http://USER:PASSWORD@p:1"), "{failure}");
+        // Proxies lose sight of their users at times, and networks are changed.
+        assert!(verdict.dial_failed(&path("a:1"), &refused(), true, 0).is_ok());
+    }
+
+    #[test]
     fn what_may_pass_is_tried_again() {
         let mut verdict = Verdict::new(1);
         for error in [
             rejected(RejectCode::Busy),
             rejected(RejectCode::GoingDown),
             TunnelDialError::TimedOut { server: "a:1".to_owned() },
+            TunnelDialError::Proxy(ProxyError::Closed { proxy: "p:1".to_owned() }),
         ] {
             assert!(verdict.dial_failed(&path("a:1"), &error, false, 0).is_ok(), "{error}");
         }

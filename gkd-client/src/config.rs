@@ -8,6 +8,7 @@
 mod file;
 mod layer;
 mod links;
+mod via;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::listeners::{End, Named, Wanted};
 
 pub(crate) use layer::Environment;
 use layer::{Layer, NamedText, Text};
+use via::Reaching;
 
 /// What the configuration is called in its directory.
 const FILE_NAME: &str = "client.toml";
@@ -49,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) listeners_of_file: bool,
     /// Local ends of paths; none leaves it to the system.
     pub(crate) bind: Vec<Bind>,
+    /// Whether a proxy leads to the server.
+    pub(crate) reaching: Reaching,
     /// Congestion control of the tunnels.
     pub(crate) congestion: Congestion,
     /// How long is waited for what.
@@ -85,19 +89,19 @@ pub(crate) fn load(
         Some(path) => file::read(path, named, &mut notes)?,
         None => Layer::default(),
     };
-    let mut settings = Settings::resolve([flags, variables, file], notes)?;
+    let mut settings = Settings::resolve([flags, variables, file], environment, notes)?;
     settings.file = found;
     Ok(settings)
 }
 
 impl Settings {
     /// Takes each value from the first layer that has it.
-    fn resolve(layers: [Layer; 3], mut notes: Vec<String>) -> Result<Self, Failure> {
+    fn resolve(
+        layers: [Layer; 3],
+        environment: &Environment,
+        mut notes: Vec<String>,
+    ) -> Result<Self, Failure> {
         let [flags, variables, file] = layers;
-        // Both are refused, not passed over: whoever asks for them would believe that they act.
-        for layer in [&flags, &variables, &file] {
-            refuse_later(layer)?;
-        }
         let plain = match flags.plain.or(variables.plain).or(file.plain) {
             Some(plain) => plain.read::<bool, _>(|text| match text {
                 "1" | "true" | "yes" => Ok(true),
@@ -136,6 +140,10 @@ impl Settings {
                 vec![Named { name: None, it: usual }]
             }
         };
+        let reaching = match flags.via.or(variables.via).or(file.via) {
+            Some(via) => via::read(&via, &links, environment)?,
+            None => Reaching::default(),
+        };
         let bind = [flags.bind, variables.bind, file.bind].into_iter().find(|bind| !bind.is_empty());
         let congestion = flags.congestion.or(variables.congestion).or(file.congestion);
         let format = flags.log_format.or(variables.log_format).or(file.log_format);
@@ -146,6 +154,7 @@ impl Settings {
             listeners,
             listeners_of_file,
             bind: read_all(&bind.unwrap_or_default())?,
+            reaching,
             congestion: read_one(congestion)?,
             timeouts: read_timeouts(&file.timeouts)?,
             format: read_one(format)?,
@@ -162,6 +171,7 @@ impl Settings {
             ("links", self.links == there.links),
             ("tunnels", (self.tunnels, self.auto) == (there.tunnels, there.auto)),
             ("bind", self.bind == there.bind),
+            ("via", self.reaching == there.reaching),
             ("congestion", self.congestion == there.congestion),
             ("timeouts", self.timeouts == there.timeouts),
             ("log", self.level == there.level),
@@ -176,17 +186,6 @@ impl Settings {
             self.links.iter().flat_map(|link| &link.addresses).map(ToString::to_string).collect();
         addresses.dedup();
         addresses.join(", ")
-    }
-}
-
-/// What a later version brings.
-fn refuse_later(layer: &Layer) -> Result<(), Failure> {
-    match &layer.via {
-        Some(via) => Err(via.wrong(
-            "reaching the server through an HTTP proxy is not in this version: leave it out, and give this \
-             machine a direct way to the server",
-        )),
-        None => Ok(()),
     }
 }
 
@@ -265,8 +264,8 @@ fn choose_carrier(link: &mut Link, plain: bool, notes: &mut Vec<String>) -> Resu
     }
 }
 
-/// A file that bears keys and that others may read is worth a note.
-fn note_mode(path: &Path, file: &std::fs::File, notes: &mut Vec<String>) {
+/// A file that bears a key, or another secret, and that others may read is worth a note.
+fn note_mode(path: &Path, file: &std::fs::File, secret: &str, notes: &mut Vec<String>) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -276,9 +275,9 @@ fn note_mode(path: &Path, file: &std::fs::File, notes: &mut Vec<String>) {
 
         if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & READABLE != 0) {
             let path = path.display();
-            notes.push(format!("{path} bears a key and other users may read it: chmod 600 {path}"));
+            notes.push(format!("{path} bears {secret} and other users may read it: chmod 600 {path}"));
         }
     }
     #[cfg(not(unix))]
-    let _ = (path, file, notes);
+    let _ = (path, file, secret, notes);
 }

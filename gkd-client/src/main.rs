@@ -88,4 +88,7 @@ fn tell_notes(settings: &Settings) {
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
+    if let Some(told) = &settings.reaching.told {
+        tracing::info!("{told}");
+    }
 }

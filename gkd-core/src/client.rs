@@ -13,6 +13,7 @@ mod places;
 mod sleep;
 mod slot;
 mod state;
+mod via;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -38,6 +39,7 @@ use places::{Made, Places};
 use sleep::SleepWatch;
 use slot::Slot;
 pub use state::{ClientEvent, ClientState, TunnelPlace};
+pub use via::{ProxyError, Via, ViaError};
 
 use crate::carrier::CarrierKind;
 use crate::connection::Connection;

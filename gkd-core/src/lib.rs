@@ -32,8 +32,8 @@
 //! TLS with raw public keys, [links](link::Link), several paths, windows, limits, and who may come in.
 //! [`connect_streams`] and [`accept_streams`] make a session of streams that the caller brings.
 //!
-//! This crate knows no proxy protocol and reads no file. What travels is decided in `gkd-proto`, which it
-//! drives; a destination is a string of bytes to it.
+//! This crate offers no proxy and reads no file; of proxy protocols it knows the CONNECT that leads a client through one
+//! ([`Via`]). What travels is decided in `gkd-proto`, which it drives; a destination is a string of bytes to it.
 
 mod backoff;
 pub mod buffers;
@@ -58,7 +58,7 @@ mod tunnel;
 
 pub use client::{
     Client, ClientBuilder, ClientEvent, ClientState, DEFAULT_TUNNELS, IntoAddress, MAX_TUNNELS, Path,
-    TunnelDialError, TunnelPlace,
+    ProxyError, TunnelDialError, TunnelPlace, Via, ViaError,
 };
 pub use connection::Connection;
 pub use error::{ConnectError, ConnectionReset, Error, Result, WriteAllByError};

@@ -7,7 +7,7 @@
 //! as they come but read and written anew, so that both ends see the same bounds of the same messages.
 
 mod forward;
-mod headers;
+pub(crate) mod headers;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -36,10 +36,10 @@ use crate::slots::Slot;
 use crate::socket;
 
 /// The most headers of a request or response.
-const MAX_HEADERS: usize = 128;
+pub(crate) const MAX_HEADERS: usize = 128;
 
 /// The most bytes of a request's or response's head. Cookies come near to half of it.
-const MAX_HEAD: usize = 64 * 1024;
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
 /// How long a program may take for a further request on its connection, idle time included.
 const NEXT_REQUEST: Duration = Duration::from_secs(60);

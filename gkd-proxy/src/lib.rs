@@ -15,6 +15,7 @@
 //! | [`reverse`] | listeners that one end asks the other for |
 //! | [`policy`], [`rate`] | what each peer may do, and how fast |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
+//! | [`site`] | what a visitor sees who comes with HTTP that is no tunnel |
 //! | [`measure`], [`content`] | sending, swallowing and echoing, so that the way can be measured |
 //! | [`program`] | what the programs have in common: log, signals, how they end |
 
@@ -43,6 +44,7 @@ pub mod relay;
 pub mod reverse;
 pub mod rules;
 mod session;
+pub mod site;
 mod slots;
 mod socket;
 mod socks5;
@@ -64,3 +66,4 @@ pub use policy::Policy;
 pub use reach::ReachError;
 pub use relay::RelayConfig;
 pub use rules::Rules;
+pub use site::{Site, SiteConfig};

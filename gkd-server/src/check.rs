@@ -17,9 +17,11 @@ pub(crate) fn check(dir: &Dir) -> Result<(), Failure> {
         .congestion
         .check()
         .map_err(|error| Failure::config(format!("{}: {error}", dir.config().display())))?;
+    config.check_site(&dir.config())?;
     if let Some(warning) = dir.config_warning() {
         eprintln!("warning: {warning}");
     }
+    let site = config.site().map(|site| format!(", shows {site} to visitors")).unwrap_or_default();
     let listen = if config.listen.is_empty() { ListenAddress::usual() } else { config.listen };
     let listen: Vec<_> = listen.iter().map(ToString::to_string).collect();
     let users = match config.users.len() {
@@ -28,6 +30,6 @@ pub(crate) fn check(dir: &Dir) -> Result<(), Failure> {
     };
     let path = dir.config();
     program::print(
-        format!("{} is right: {users}, listens on {}\n", path.display(), listen.join(", ")).as_bytes(),
+        format!("{} is right: {users}, listens on {}{site}\n", path.display(), listen.join(", ")).as_bytes(),
     )
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use gkd_core::proto::SessionConfig;
 use gkd_core::socket::Congestion;
+use gkd_proxy::SiteConfig;
 use gkd_proxy::program::{self, Failure, Size, TimeoutError, Timeouts};
 use gkd_proxy::rules::parse_range;
 use ipnet::IpNet;
@@ -49,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) listen: Vec<ListenAddress>,
     /// What links name.
     pub(crate) public: Option<PublicName>,
+    /// What visitors see who come with HTTP that is no tunnel; nothing where the file does not say.
+    pub(crate) site: Option<WrittenSite>,
     /// What may be dialled beside public addresses.
     pub(crate) allow: Vec<IpNet>,
     /// Congestion control of the tunnels.
@@ -63,6 +66,14 @@ pub(crate) struct Config {
     pub(crate) timeouts: Timeouts,
     /// Who may come in. No name and no key stands twice.
     pub(crate) users: Vec<User>,
+}
+
+/// A site, and the line of the file that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenSite {
+    pub(crate) config: SiteConfig,
+    line: usize,
+    column: usize,
 }
 
 /// Bounds on what all users, or one, may have at a time.
@@ -100,6 +111,7 @@ impl Default for Limits {
 struct Written {
     listen: Vec<Spanned<String>>,
     public: Option<Spanned<String>>,
+    site: Option<Spanned<String>>,
     allow: Vec<Spanned<String>>,
     congestion: Option<Spanned<String>>,
     plain: bool,
@@ -150,6 +162,23 @@ impl Config {
             }
         };
         if judge.problems.is_empty() { Ok(config) } else { Err(Problems(judge.problems)) }
+    }
+
+    /// What visitors see, if anything.
+    pub(crate) fn site(&self) -> Option<&SiteConfig> {
+        self.site.as_ref().map(|site| &site.config)
+    }
+
+    /// Looks whether the site's folder is there, which reading does not; the file is at this path.
+    ///
+    /// # Errors
+    /// It is not: a line as for other mistakes.
+    pub(crate) fn check_site(&self, path: &Path) -> Result<(), Failure> {
+        let Some(WrittenSite { config, line, column }) = &self.site else { return Ok(()) };
+        config.check().map_err(|error| {
+            let problem = Problem { line: *line, column: *column, words: printable(&error.to_string()) };
+            Problems(vec![problem]).of(path)
+        })
     }
 
     /// The limits and time-outs as a session takes them.
@@ -208,6 +237,7 @@ impl Judge<'_> {
         let config = Config {
             listen: written.listen.iter().filter_map(|one| self.value(one)).collect(),
             public: written.public.as_ref().and_then(|one| self.value(one)),
+            site: written.site.as_ref().and_then(|one| self.site(one)),
             allow: written.allow.iter().filter_map(|one| self.judged(one, parse_range)).collect(),
             congestion: written.congestion.as_ref().and_then(|one| self.value(one)).unwrap_or_default(),
             plain: written.plain,
@@ -221,6 +251,12 @@ impl Judge<'_> {
             self.complain(last.span(), listen::too_many(ports));
         }
         config
+    }
+
+    fn site(&mut self, written: &Spanned<String>) -> Option<WrittenSite> {
+        let config = self.value(written)?;
+        let (line, column) = program::place(self.text, written.span().start);
+        Some(WrittenSite { config, line, column })
     }
 
     fn value<T>(&mut self, written: &Spanned<String>) -> Option<T>

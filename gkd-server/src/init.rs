@@ -157,7 +157,7 @@ mod tests {
             .collect();
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.allow.len(), 2, "{text}");
-        assert!(config.public.is_some());
+        assert!(config.public.is_some() && config.site().is_some());
         assert_eq!(config.limits, Limits::default(), "what the comments call the default is the default");
         assert_eq!(config.timeouts, Timeouts::default(), "likewise");
         assert_eq!((text.matches("\nsessions = ").count(), text.matches("\nresume = ").count()), (1, 1));

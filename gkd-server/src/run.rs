@@ -110,6 +110,7 @@ impl Running {
         for (setting, same) in [
             ("listen", config.listen == self.config.listen),
             ("public", config.public == self.config.public),
+            ("site", config.site() == self.config.site()),
             ("congestion", config.congestion == self.config.congestion),
             ("plain", config.plain == self.config.plain),
             ("bench", config.bench == self.config.bench),

@@ -5,6 +5,7 @@
 //! tunnels = 4                                 # or "auto": 4 at first, and more as long as they bring something
 //! local = ["mixed://127.0.0.1:1080"]          # or tables [[listener]], below
 //! bind = ["eth0"]
+//! via = "http://proxy.example:3128"           # or "env": the proxy that https_proxy or all_proxy names
 //! congestion = "auto"
 //! plain = false
 //! log = "info"                                # warn, info, debug, trace
@@ -91,7 +92,9 @@ pub(super) fn read(path: &Path, named: Option<&Text>, notes: &mut Vec<String>) -
     })?;
     let layer = parse(path, &text)?;
     if !layer.links.is_empty() {
-        note_mode(path, &file, notes);
+        note_mode(path, &file, "a key", notes);
+    } else if layer.via.as_ref().is_some_and(|via| via.text.contains('@')) {
+        note_mode(path, &file, "a proxy's password", notes);
     }
     Ok(layer)
 }

@@ -150,13 +150,14 @@ impl Environment {
     /// read.
     pub(crate) fn of_process() -> Self {
         let others = ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "HOME"];
-        let known = |name: &str| name.starts_with("GKD_") || others.contains(&name);
+        let known =
+            |name: &str| name.starts_with("GKD_") || others.contains(&name) || super::via::reads(name);
         let variables = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
         Self(variables.filter(|(name, _)| known(name)).collect())
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())
     }
 

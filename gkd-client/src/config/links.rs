@@ -24,7 +24,7 @@ pub(super) fn read(named: &Text, notes: &mut Vec<String>) -> Result<Vec<Text>, F
         ))
     };
     let file = File::open(&path).map_err(wrong)?;
-    note_mode(&path, &file, notes);
+    note_mode(&path, &file, "a key", notes);
     let mut content = String::new();
     file.take(MAX_FILE).read_to_string(&mut content).map_err(wrong)?;
     let lines = content.lines().zip(1..).map(|(line, number)| (line.trim(), number));

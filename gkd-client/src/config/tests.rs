@@ -160,7 +160,7 @@ fn wrong_arguments_are_told_by_their_option() {
         (Reach { tunnels: Some("65".to_owned()), ..Reach::default() }, "write 1 to 64"),
         (Reach { bind: vec!["::1::".to_owned()], ..Reach::default() }, "--bind: "),
         (Reach { congestion: Some("a b".to_owned()), ..Reach::default() }, "--congestion: "),
-        (Reach { via: Some("env".to_owned()), ..Reach::default() }, "--via: reaching the server"),
+        (Reach { via: Some("socks5://p:1".to_owned()), ..Reach::default() }, "--via: a proxy of socks5://"),
     ];
     for (reach, part) in cases {
         let failure = load_with(reach, Listeners::default(), Environment::default()).unwrap_err();
@@ -218,7 +218,7 @@ fn the_line_of_a_file_is_named() {
         ("plain = \"yes\"".to_owned(), "c.toml line 1: invalid type: a string, expected a boolean"),
         ("log = \"loud\"".to_owned(), "c.toml line 1: \"loud\" is no log level"),
         ("remote = [\"http://1\"]".to_owned(), "c.toml line 1: listener \"http://127.0.0.1:1\": http listens here only"),
-        ("via = \"env\"".to_owned(), "c.toml line 1: reaching the server"),
+        ("via = \"http://p\"".to_owned(), "c.toml line 1: the proxy \"p\" has no port"),
         ("tunnels = 4\ntunnels = 5".to_owned(), "c.toml line 2: duplicate key"),
         ("[timeouts]\ndail = \"1s\"".to_owned(), "c.toml line 2: unknown time-out \"dail\": there are dial,"),
         (
@@ -255,6 +255,25 @@ fn a_carrier_of_a_later_version_is_told() {
     let text = link("a:1").replace("gkd://", "gkd+wss://");
     let failure = load_with(flags(&[&text]), Listeners::default(), Environment::default()).unwrap_err();
     assert_one_sentence(&failure, Status::Usage, "LINK: the carrier gkd+wss:// is not in this version");
+}
+
+#[test]
+fn a_proxy_is_taken_from_the_highest_source_and_its_password_noted() {
+    let variables = || Environment::from([("GKD_VIA", "http://v:1"), ("https_proxy", "http://e:1")]);
+    let via = |settings: Settings| settings.reaching.via.map(|via| via.address().to_string());
+    let settings = load_with(flags(&[&link("a:1")]), Listeners::default(), variables()).unwrap();
+    assert_eq!(via(settings).as_deref(), Some("v:1"));
+    let reach = Reach { via: Some("env".to_owned()), ..flags(&[&link("a:1")]) };
+    let settings = load_with(reach, Listeners::default(), variables()).unwrap();
+    assert_eq!(via(settings).as_deref(), Some("e:1"));
+    // Without a word the environment does not count.
+    let environment = Environment::from([("https_proxy", "http://e:1"), ("ALL_PROXY", "socks5://e:1")]);
+    let settings = load_with(flags(&[&link("a:1")]), Listeners::default(), environment).unwrap();
+    assert!(settings.reaching == Reaching::default());
+    let settings = load_file("via = \"http://me:secret@f:1\"").unwrap();
+    assert!(settings.notes[0].contains("bears a proxy's password"), "{:?}", settings.notes);
+    assert!(!format!("{settings:?}").contains("secret"));
+    assert_eq!(via(settings).as_deref(), Some("f:1"));
 }
 
 #[test]
@@ -299,10 +318,12 @@ fn what_takes_a_restart_is_told_by_its_name() {
     let one = load_file("tunnels = 2\nlocal = [\"mixed://1\"]").unwrap();
     let same = load_file("tunnels = 2\nlocal = [\"mixed://2\"]").unwrap();
     assert_eq!(one.differ(&same), [""; 0]);
-    let content =
-        format!("links = [\"{}\"]\nbind = [\"lo\"]\nlog = \"warn\"\n[timeouts]\ndial = \"2s\"", link("a:1"));
+    let content = format!(
+        "links = [\"{}\"]\nbind = [\"lo\"]\nvia = \"http://p:1\"\nlog = \"warn\"\n[timeouts]\ndial = \"2s\"",
+        link("a:1")
+    );
     let other = load_file(&content).unwrap();
-    assert_eq!(one.differ(&other), ["links", "tunnels", "bind", "timeouts", "log"]);
+    assert_eq!(one.differ(&other), ["links", "tunnels", "bind", "via", "timeouts", "log"]);
     // Auto begins with as many as a number may say.
     assert_eq!(
         load_file("tunnels = 4").unwrap().differ(&load_file("tunnels = \"auto\"").unwrap()),

@@ -60,7 +60,7 @@ impl Wire {
     }
 
     /// Puts back bytes that were read ahead.
-    pub(super) fn put_back(&mut self, bytes: Bytes) {
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
         debug_assert!(self.front.is_empty(), "bytes are put back once");
         self.front = bytes;
     }

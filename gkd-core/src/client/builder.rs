@@ -7,11 +7,11 @@ use gkd_proto::SessionConfig;
 use gkd_proto::id::PeerId;
 
 use super::dial::Dialler;
-use super::{Client, Path};
+use super::{Client, Path, Via};
 use crate::carrier::{CarrierError, CarrierKind};
 use crate::error::{Error, Result};
 use crate::identity::SecretKey;
-use crate::link::{Address, Link};
+use crate::link::{Address, Host, Link};
 use crate::runtime;
 use crate::socket::{Bind, Congestion, SocketOptions};
 
@@ -32,6 +32,8 @@ pub struct ClientBuilder {
     server: Option<PeerId>,
     addresses: Vec<(Address, Option<CarrierKind>)>,
     binds: Vec<Bind>,
+    via: Option<Via>,
+    direct: Vec<Host>,
     carrier: CarrierKind,
     tunnels: usize,
     auto: bool,
@@ -49,6 +51,8 @@ impl Default for ClientBuilder {
             server: None,
             addresses: Vec::new(),
             binds: Vec::new(),
+            via: None,
+            direct: Vec::new(),
             carrier: CarrierKind::Tls,
             tunnels: DEFAULT_TUNNELS,
             auto: false,
@@ -101,6 +105,19 @@ impl ClientBuilder {
     /// A local address or interface that tunnels start from: with several, one path each.
     pub fn bind(mut self, bind: Bind) -> Self {
         self.binds.push(bind);
+        self
+    }
+
+    /// The HTTP proxy that leads to the server. It is dialled instead, from the same binds, and asked with CONNECT; a
+    /// server's name is resolved by the proxy.
+    pub fn via(mut self, via: Via) -> Self {
+        self.via = Some(via);
+        self
+    }
+
+    /// A host of the server that is dialled without the proxy.
+    pub fn direct(mut self, host: Host) -> Self {
+        self.direct.push(host);
         self
     }
 
@@ -210,7 +227,8 @@ impl ClientBuilder {
         };
         let path = |address: &Address, carrier: Option<CarrierKind>, bind: &Option<Bind>| {
             let carrier = carrier.unwrap_or(self.carrier);
-            Arc::new(Path { address: address.clone(), bind: bind.clone(), carrier })
+            let via = self.via.clone().filter(|_| !self.direct.contains(&address.host));
+            Arc::new(Path { address: address.clone(), bind: bind.clone(), carrier, via })
         };
         self.addresses
             .iter()

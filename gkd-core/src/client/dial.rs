@@ -1,4 +1,5 @@
-//! One dial of one tunnel: resolve, connect, prove keys, say Hello. Decides nothing about when to dial again.
+//! One dial of one tunnel: resolve, connect, through a proxy where there is one, prove keys, say Hello. Decides nothing
+//! about when to dial again.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use gkd_proto::id::PeerId;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::carrier::{self, Carrier, CarrierError, CarrierKind, Dial};
+use super::via::{ProxyError, Via};
+use crate::carrier::{self, Carrier, CarrierError, CarrierKind, Dial, Wire};
 use crate::handshake::{HandshakeError, say_hello};
 use crate::identity::SecretKey;
 use crate::link::{Address, Host};
@@ -39,13 +41,29 @@ pub struct Path {
     pub bind: Option<Bind>,
     /// What its tunnels run over.
     pub carrier: CarrierKind,
+    /// The proxy that leads to the server, where one does.
+    pub via: Option<Via>,
+}
+
+impl Path {
+    /// The server as errors name it.
+    fn server(&self) -> String {
+        match &self.via {
+            Some(via) => format!("{} (through the proxy at {})", self.address, via.address()),
+            None => self.address.to_string(),
+        }
+    }
 }
 
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.address.fmt(f)?;
+        if let Some(via) = &self.via {
+            write!(f, " via {}", via.address())?;
+        }
         match &self.bind {
-            Some(bind) => write!(f, "{} from {bind}", self.address),
-            None => self.address.fmt(f),
+            Some(bind) => write!(f, " from {bind}"),
+            None => Ok(()),
         }
     }
 }
@@ -72,6 +90,9 @@ pub enum TunnelDialError {
         /// What the system said.
         source: io::Error,
     },
+    /// The proxy on the way was not reached, or does not lead to the server.
+    #[error(transparent)]
+    Proxy(ProxyError),
     /// It took too long.
     #[error("the server at {server} did not answer in time")]
     TimedOut {
@@ -129,6 +150,7 @@ impl TunnelDialError {
                     | CarrierError::NotSupported(_)
                     | CarrierError::NoServerKey
             ),
+            Self::Proxy(error) => error.is_final(),
             _ => false,
         }
     }
@@ -172,7 +194,7 @@ impl Dialler {
         let deadline = Instant::now() + self.timeout;
         tokio::time::timeout_at(deadline, self.dial_by(manager, path, index, deadline))
             .await
-            .unwrap_or_else(|_| Err(TunnelDialError::TimedOut { server: path.address.to_string() }))
+            .unwrap_or_else(|_| Err(TunnelDialError::TimedOut { server: path.server() }))
     }
 
     async fn dial_by(
@@ -182,13 +204,14 @@ impl Dialler {
         index: usize,
         deadline: Instant,
     ) -> Result<Up, TunnelDialError> {
-        let server = path.address.to_string();
-        let addresses = resolve(&path.address, index).await?;
-        let tcp = self
-            .race(&addresses, path.bind.as_ref())
-            .await
-            .map_err(|source| TunnelDialError::Connect { server: server.clone(), source })?;
-        let remote = tcp.peer_addr().ok();
+        let server = path.server();
+        let wire = match &path.via {
+            Some(via) => {
+                self.reach_through(via, path, index, deadline).await.map_err(TunnelDialError::Proxy)?
+            }
+            None => self.reach(path, index).await?,
+        };
+        let remote = wire.peer_addr();
         // Only now, so that dials which reach nobody use up no tunnel id.
         let (hello, handle) = manager.add_dialled().map_err(TunnelDialError::Session)?;
         let guard = manager.guard(handle);
@@ -199,9 +222,9 @@ impl Dialler {
             session: hello.session,
             tunnel: hello.tunnel,
         };
-        let mut carrier = carrier::connect(tcp, &dial, deadline)
+        let mut carrier = carrier::connect(wire, &dial, deadline)
             .await
-            .map_err(|error| TunnelDialError::Carrier(error.at(&path.address)))?;
+            .map_err(|error| TunnelDialError::Carrier(error.at(&server)))?;
         let (answer, front) = say_hello(&mut carrier, &hello)
             .await
             .map_err(|error| broken_off(&server, path.carrier, error))?;
@@ -211,6 +234,43 @@ impl Dialler {
             .welcomed(hello.tunnel, &welcome, remote)
             .map_err(|source| TunnelDialError::Welcome { server, source })?;
         Ok(Up { guard, carrier, front })
+    }
+
+    /// Connects to the server itself.
+    async fn reach(&self, path: &Path, index: usize) -> Result<Wire, TunnelDialError> {
+        let addresses = resolve(&path.address.host, path.address.ports.cycle(index))
+            .await
+            .map_err(|(name, source)| TunnelDialError::Resolve { name, source })?;
+        let tcp = self.race(&addresses, path.bind.as_ref()).await;
+        tcp.map(Wire::from)
+            .map_err(|source| TunnelDialError::Connect { server: path.address.to_string(), source })
+    }
+
+    /// Connects to the proxy, and has it lead on to the server. The address that the other end has is then the proxy's.
+    async fn reach_through(
+        &self,
+        via: &Via,
+        path: &Path,
+        index: usize,
+        deadline: Instant,
+    ) -> Result<Wire, ProxyError> {
+        let proxy = via.address();
+        let server = format!("{}:{}", path.address.host, path.address.ports.cycle(index));
+        let reached = async {
+            let addresses = resolve(&proxy.host, proxy.ports.first())
+                .await
+                .map_err(|(name, source)| ProxyError::Resolve { name, source })?;
+            let tcp = self
+                .race(&addresses, path.bind.as_ref())
+                .await
+                .map_err(|source| ProxyError::Connect { proxy: proxy.to_string(), source })?;
+            via.connect(tcp, &server).await
+        };
+        let timed_out = |_| Err(ProxyError::TimedOut { proxy: proxy.to_string(), server: server.clone() });
+        let (tcp, behind) = tokio::time::timeout_at(deadline, reached).await.unwrap_or_else(timed_out)?;
+        let mut wire = Wire::from(tcp);
+        wire.put_back(behind);
+        Ok(wire)
     }
 
     /// Connects to the first of the addresses that answers; a further one is tried whenever one failed, or did
@@ -257,14 +317,13 @@ fn broken_off(server: &str, kind: CarrierKind, error: HandshakeError) -> TunnelD
     TunnelDialError::Handshake { server: server.to_owned(), cause: cause.to_owned() }
 }
 
-/// The addresses to try, in the resolver's order.
-async fn resolve(address: &Address, index: usize) -> Result<Vec<SocketAddr>, TunnelDialError> {
-    let port = address.ports.cycle(index);
-    let name = match &address.host {
+/// The addresses to try, in the resolver's order; or the name, and why it has none.
+async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, (String, io::Error)> {
+    let name = match host {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
         Host::Name(name) => name,
     };
-    let failed = |source| TunnelDialError::Resolve { name: name.clone(), source };
+    let failed = |source| (name.clone(), source);
     let found: Vec<_> =
         tokio::net::lookup_host((name.as_str(), port)).await.map_err(failed)?.take(MAX_ADDRESSES).collect();
     if found.is_empty() {

@@ -20,6 +20,11 @@ use crate::tunnel::{self, EndCause};
 /// on the way ends as soon as it begins is not dialled again and again without a rest.
 const PROVEN: Duration = Duration::from_secs(1);
 
+/// Whether dialling again and again may do harm: a proxy may lock a user out after some wrong passwords.
+fn is_locking(error: &TunnelDialError) -> bool {
+    matches!(error, TunnelDialError::Proxy(error) if error.is_final())
+}
+
 /// The place of one tunnel.
 pub(super) struct Slot {
     pub(super) inner: Arc<Inner>,
@@ -48,6 +53,7 @@ impl Slot {
                 () = self.until_wanted(false) => continue,
                 () = self.inner.stop.cancelled() => break,
             };
+            let mut hurry = true;
             let wait = match dialled {
                 Ok(mut up) => {
                     while let Some(fresh) = self.run(up, &mut backoff).await {
@@ -55,12 +61,15 @@ impl Slot {
                     }
                     backoff.next()
                 }
-                Err(error) => self.failed(&manager, error, &mut backoff, first),
+                Err(error) => {
+                    hurry = !is_locking(&error);
+                    self.failed(&manager, error, &mut backoff, first)
+                }
             };
             first = false;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.inner.dial_now.notified() => {}
+                () = self.inner.dial_now.notified(), if hurry => {}
                 () = self.inner.stop.cancelled() => break,
             }
         }
@@ -163,6 +172,7 @@ impl Slot {
             |code| matches!(&error, TunnelDialError::Rejected { reject, .. } if reject.code == code);
         let again = match &error {
             _ if refused(RejectCode::UnknownUser) => backoff.slow_down(),
+            _ if is_locking(&error) => backoff.slow_down(),
             TunnelDialError::Rejected { .. } => backoff.next_but_none(),
             _ => backoff.next(),
         };

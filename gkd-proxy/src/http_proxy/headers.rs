@@ -20,7 +20,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 const NEVER: [HeaderName; 2] = [header::CONTENT_LENGTH, header::HOST];
 
 /// Removes them, and those that `Connection` names.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // Bounded by the size of a head.
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)

@@ -73,6 +73,46 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn a_site_is_a_folder_or_a_web_server() {
+    let site = |text: &str| Config::parse(text).unwrap().site().map(ToString::to_string);
+    assert_eq!(site("plain = false"), None);
+    assert_eq!(site("site = \"/var/www\"").as_deref(), Some("/var/www"));
+    assert_eq!(site("site = \"http://127.0.0.1:8080\"").as_deref(), Some("http://127.0.0.1:8080"));
+    for (line, told) in [
+        ("site = \"\"", "line 2, column 8: the site is empty"),
+        ("site = \"www\"", "line 2, column 8: \"www\" is no whole path"),
+        (
+            "  site =  \"https://127.0.0.1\"",
+            "line 2, column 11: a site at https:// is not to be had: write http://",
+        ),
+        ("site = \"http://127.0.0.1/app\"", "line 2, column 8: \"http://127.0.0.1/app\" is more than"),
+        ("site = [\"/var/www\"]", "line 2, column 8: invalid type"),
+    ] {
+        let words = problem(&format!("plain = false\n{line}\n"));
+        assert!(words.starts_with(told), "{words}");
+    }
+}
+
+#[test]
+fn a_sites_folder_is_looked_for_when_it_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = |path: &Path| {
+        let config =
+            Config::parse(&format!("plain = false\n\nsite = {:?}\n", path.to_str().unwrap())).unwrap();
+        config.check_site(Path::new("server.toml"))
+    };
+    assert_eq!(checked(folder.path()), Ok(()));
+    let failure = checked(&folder.path().join("none")).unwrap_err();
+    assert_eq!(failure.status, program::Status::Config);
+    let words = &failure.message;
+    assert!(words.starts_with("server.toml, line 3, column 8: the site's folder "), "{words}");
+    assert!(words.ends_with("make it, or write another"), "{words}");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(checked(&file).unwrap_err().message.ends_with("is no folder: write the path of one"));
+}
+
+#[test]
 fn an_empty_file_is_no_configuration() {
     for text in ["", "\n\n", "  \t"] {
         assert!(problem(text).starts_with("line 1, column 1: the file is empty"), "{text:?}");
