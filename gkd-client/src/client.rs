@@ -136,7 +136,7 @@ mod tests {
     use gkd_proxy::program::Status;
 
     fn path(address: &str) -> Arc<Path> {
-        Arc::new(Path { address: address.parse().unwrap(), bind: None, carrier: CarrierKind::Tls })
+        Arc::new(Path { address: address.parse().unwrap(), bind: None, carrier: CarrierKind::Tls, web: None })
     }
 
     fn rejected(code: RejectCode) -> TunnelDialError {

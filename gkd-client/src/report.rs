@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     fn path() -> Arc<Path> {
-        Arc::new(Path { address: "a:1".parse().unwrap(), bind: None, carrier: CarrierKind::Tls })
+        Arc::new(Path { address: "a:1".parse().unwrap(), bind: None, carrier: CarrierKind::Tls, web: None })
     }
 
     fn up() -> ClientEvent {

@@ -13,7 +13,7 @@ use gkd_proto::id::PeerId;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::carrier::{self, Carrier, CarrierError, CarrierKind, Dial};
+use crate::carrier::{self, Carrier, CarrierError, CarrierKind, Dial, ws};
 use crate::handshake::{HandshakeError, say_hello};
 use crate::identity::SecretKey;
 use crate::link::{Address, Host};
@@ -39,13 +39,19 @@ pub struct Path {
     pub bind: Option<Bind>,
     /// What its tunnels run over.
     pub carrier: CarrierKind,
+    /// Which WebSocket is asked for, with the carriers that run over one.
+    pub web: Option<Arc<ws::Options>>,
 }
 
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.address.fmt(f)?;
+        if self.web.is_some() {
+            write!(f, " over {}", self.carrier)?;
+        }
         match &self.bind {
-            Some(bind) => write!(f, "{} from {bind}", self.address),
-            None => self.address.fmt(f),
+            Some(bind) => write!(f, " from {bind}"),
+            None => Ok(()),
         }
     }
 }
@@ -128,6 +134,7 @@ impl TunnelDialError {
                     | CarrierError::PlainRefused { .. }
                     | CarrierError::NotSupported(_)
                     | CarrierError::NoServerKey
+                    | CarrierError::NoTarget
             ),
             _ => false,
         }
@@ -192,12 +199,15 @@ impl Dialler {
         // Only now, so that dials which reach nobody use up no tunnel id.
         let (hello, handle) = manager.add_dialled().map_err(TunnelDialError::Session)?;
         let guard = manager.guard(handle);
+        let port = remote.map_or(path.address.ports.cycle(index), |remote| remote.port());
+        let web = path.web.as_ref().map(|options| ws::Target::new(&path.address, port, options));
         let dial = Dial {
             kind: path.carrier,
             key: &self.key,
             server: self.server,
             session: hello.session,
             tunnel: hello.tunnel,
+            web: web.as_ref(),
         };
         let mut carrier = carrier::connect(tcp, &dial, deadline)
             .await
