@@ -74,6 +74,7 @@ impl Running {
         let mut builder = Server::builder()
             .key(key.clone())
             .plain(plain)
+            .websocket(config.websocket.clone())
             .congestion(options.congestion.unwrap_or_else(|| config.congestion.clone()))
             .session(config.session())
             .handshake_timeout(config.timeouts.handshake);

@@ -11,6 +11,7 @@ mod shutdown;
 mod stats;
 mod streams;
 mod support;
+mod websocket;
 
 #[cfg(feature = "futures-io")]
 mod futures_traits;
