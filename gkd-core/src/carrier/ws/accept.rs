@@ -159,6 +159,10 @@ fn answer(
 /// Tells tunnels from all else, strictly: what two readers would read differently becomes no tunnel.
 fn judge<B: Body>(config: &WebSocketConfig, request: &Request<B>) -> Verdict {
     let headers = request.headers();
+    // RFC 9112 §3.2, whoever it is for.
+    if request.version() == Version::HTTP_11 && only(headers, &HOST).is_none() {
+        return Verdict::Refused(StatusCode::BAD_REQUEST, "there has to be one Host");
+    }
     let of_websocket = [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION];
     let is_meant =
         has_token(headers, &UPGRADE, NAME) || of_websocket.iter().any(|name| headers.contains_key(name));
@@ -171,9 +175,6 @@ fn judge<B: Body>(config: &WebSocketConfig, request: &Request<B>) -> Verdict {
             StatusCode::BAD_REQUEST,
             "a WebSocket is asked for with GET and without a body",
         );
-    }
-    if only(headers, &HOST).is_none() {
-        return Verdict::Refused(StatusCode::BAD_REQUEST, "there has to be one Host");
     }
     let upgrades = only(headers, &UPGRADE).is_some() && has_token(headers, &UPGRADE, NAME);
     if !upgrades || !asks_for_upgrade(headers) {

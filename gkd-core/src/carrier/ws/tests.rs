@@ -265,7 +265,7 @@ async fn paths_and_hosts_that_are_not_named_are_the_sites() {
         ("a.example", "a.example.b.example", 404),
         // The absolute form counts, whatever Host says.
         ("GET /t", "GET http://b.example/t", 404),
-        ("Host: a.example\r\n", "", 404),
+        ("Host: a.example\r\n", "", 400),
     ] {
         assert_eq!(status(&ask(from, to), &config).await.0, expected, "{from:?} as {to:?}");
     }
