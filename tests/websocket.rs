@@ -48,7 +48,8 @@ fn check_tells_that_the_server_is_reached_over_websocket_or_why_not() {
     assert!(checked.status.success() && told.contains("4 of 4 tunnels come up"), "{told}");
     assert!(told.contains(&format!("127.0.0.1:{} over gkd+ws: the right key", serving.port)), "{told}");
     // No TLS of a web server is there.
-    let checked = run("gkd-client", &["check", &over(&serving.link, "gkd+wss", &format!("/?pin={}", "A".repeat(43)))]);
+    let checked =
+        run("gkd-client", &["check", &over(&serving.link, "gkd+wss", &format!("/?pin={}", "A".repeat(43)))]);
     let told = String::from_utf8(checked.stderr).unwrap();
     assert_eq!(checked.status.code(), Some(69), "{told}");
     let at = format!("the TLS of the web server failed at the server at 127.0.0.1:{}", serving.port);
@@ -73,7 +74,10 @@ fn a_server_that_is_set_to_a_path_takes_no_other() {
     assert!(right.status.success(), "{}", String::from_utf8_lossy(&right.stderr));
     let wrong = run("gkd-client", &["check", &over(&link, "gkd+ws", "/u")]);
     let told = String::from_utf8(wrong.stderr).unwrap();
-    assert!(told.contains("answered 404 Not Found to the WebSocket upgrade at /u: check the link's path"), "{told}");
+    assert!(
+        told.contains("answered 404 Not Found to the WebSocket upgrade at /u: check the link's path"),
+        "{told}"
+    );
     assert_eq!(wrong.status.code(), Some(69));
 }
 

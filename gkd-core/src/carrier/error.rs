@@ -82,7 +82,10 @@ pub enum CarrierError {
     #[error("a WebSocket needs a host and a path to ask for: use a link")]
     NoTarget,
     /// Client: the web server answers with something else than a WebSocket.
-    #[error("{server} answered {status} to the WebSocket upgrade at {path}: check the link's path and host")]
+    #[error(
+        "{server} answered {status} to the WebSocket upgrade at {path}: check the link's path and host{}",
+        proxy_mend(*status)
+    )]
     NoUpgrade {
         /// The server in words; see [`CarrierError::at`].
         server: String,
@@ -217,6 +220,15 @@ impl From<io::Error> for CarrierError {
             Some(violation) => Self::WebSocket(*violation),
             None => Self::Io(error),
         }
+    }
+}
+
+/// What else to look at upon this answer. A gkd server gives it to a request that a proxy has taken apart.
+fn proxy_mend(status: hyper::StatusCode) -> &'static str {
+    if status == hyper::StatusCode::UPGRADE_REQUIRED {
+        ", and that what stands in front of the server passes Upgrade and Connection on"
+    } else {
+        ""
     }
 }
 

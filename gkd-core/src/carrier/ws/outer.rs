@@ -104,17 +104,28 @@ fn in_words(error: io::Error, target: &Target, server: &str) -> CarrierError {
                 None => CarrierError::WebCertificate {
                     server,
                     name: target.host.to_string(),
-                    cause: other.to_string(),
+                    cause: cause_of(other),
                 },
             }
         }
         Some(rustls::Error::InvalidCertificate(cause)) => CarrierError::WebCertificate {
             server,
             name: target.host.to_string(),
-            cause: cause.to_string().escape_debug().to_string(),
+            // The names in it are escaped.
+            cause: cause.to_string(),
         },
         Some(cause) => CarrierError::WebTls { server, cause: cause.to_string() },
         None => error.into(),
+    }
+}
+
+/// What the library has only a name for, in words where it is met often.
+fn cause_of(other: &rustls::OtherError) -> String {
+    match other.to_string() {
+        name if name == "CaUsedAsEndEntity" => {
+            "it is made out to an authority, as those that sign themselves often are".to_owned()
+        }
+        name => name,
     }
 }
 

@@ -130,6 +130,10 @@ async fn a_client_takes_nothing_but_a_websocket_for_one() {
                 "{at} answered 404 Not Found to the WebSocket upgrade at /t: check the link's path and host"
             ),
         ),
+        (
+            "HTTP/1.1 426 Upgrade Required\r\n\r\n".to_owned(),
+            "check the link's path and host, and that what stands in front".to_owned(),
+        ),
         ("HTTP/1.1 200 OK\r\n\r\n<html>".to_owned(), format!("{at} answered 200 OK")),
         (
             "HTTP/1.1 302 Found\r\nLocation: https://b.example/\x1b[2Jt\r\n\r\n".replace('\x1b', "\t"),
@@ -475,4 +479,35 @@ async fn a_kept_connection_that_asks_for_nothing_is_closed_by_itself() {
     end.expect("it is kept for ever").unwrap();
     assert!(all.starts_with(b"HTTP/1.1 404"));
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_sends_for_ever_before_a_key_is_cut_off() {
+    let acceptor = crate::carrier::Acceptor::new(&crate::identity::SecretKey::generate()).unwrap();
+    let pings = [&[0x89, 0x8a, 0, 0, 0, 0][..], &[7; 10]].concat();
+    for frame in [pings, vec![0x02, 0x80, 0, 0, 0, 0], vec![0x8a, 0x80, 0, 0, 0, 0]] {
+        // The second kind begins a message once, and continues it.
+        let more = if frame[0] == 0x02 { vec![0x00, 0x80, 0, 0, 0, 0] } else { frame.clone() };
+        let (mut near, far) = duplex(1024);
+        let acceptor = acceptor.clone();
+        let server = tokio::spawn(async move {
+            let wire = take(Wire::brought(far), WebSocketConfig::default()).await.unwrap().unwrap();
+            acceptor.accept_websocket(wire).await.map(drop)
+        });
+        near.write_all(format!("{ASKS}\r\n").as_bytes()).await.unwrap();
+        read_head(&mut near).await;
+        let (mut answers, mut near) = tokio::io::split(near);
+        let flood = async {
+            let mut sent = 0;
+            near.write_all(&frame).await.unwrap();
+            while near.write_all(&more).await.is_ok() {
+                sent += more.len();
+                assert!(sent < 1 << 20, "a megabyte was taken");
+            }
+        };
+        let read = async { while let Ok(1..) = answers.read(&mut [0; 4096]).await {} };
+        tokio::join!(flood, read);
+        let result = server.await.unwrap();
+        assert!(matches!(result, Err(CarrierError::TooMuch)), "{result:?}");
+    }
 }
