@@ -144,7 +144,13 @@ mod tests {
     use gkd_proxy::program::Status;
 
     fn path(address: &str) -> Arc<Path> {
-        Arc::new(Path { address: address.parse().unwrap(), bind: None, carrier: CarrierKind::Tls, via: None })
+        Arc::new(Path {
+            address: address.parse().unwrap(),
+            bind: None,
+            carrier: CarrierKind::Tls,
+            via: None,
+            web: None,
+        })
     }
 
     fn rejected(code: RejectCode) -> TunnelDialError {

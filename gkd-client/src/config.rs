@@ -252,7 +252,7 @@ fn choose_carrier(link: &mut Link, plain: bool, notes: &mut Vec<String>) -> Resu
         link.carrier = CarrierKind::Plain;
     }
     match link.carrier {
-        CarrierKind::Tls => Ok(()),
+        CarrierKind::Tls | CarrierKind::Ws | CarrierKind::Wss => Ok(()),
         CarrierKind::Plain => {
             notes.push(format!(
                 "the tunnels to {} are NOT encrypted: whoever is on the path reads and changes what they carry",

@@ -191,7 +191,13 @@ mod tests {
     use super::*;
 
     fn path() -> Arc<Path> {
-        Arc::new(Path { address: "a:1".parse().unwrap(), bind: None, carrier: CarrierKind::Tls, via: None })
+        Arc::new(Path {
+            address: "a:1".parse().unwrap(),
+            bind: None,
+            carrier: CarrierKind::Tls,
+            via: None,
+            web: None,
+        })
     }
 
     fn up() -> ClientEvent {

@@ -8,6 +8,10 @@
 //! user's secret seed (32), and the first 4 bytes of the SHA-256 of these 65. It makes 92 characters. The
 //! checksum covers KEY alone, so that everything else may be edited by hand: another port, another name.
 //!
+//! OPTIONS, with `&` between them, are for WebSocket carriers: `host=HOST[:PORT]` is who the web server is asked for,
+//! where that is another than the one that is dialled; `pin=SHA256`, with `gkd+wss://` only, is the key that the web
+//! server's certificate has to have, whoever vouches for it.
+//!
 //! Nothing is resolved or dialled here. No error shows anything of KEY but one wrong character.
 
 mod address;
@@ -25,9 +29,10 @@ use gkd_proto::id::PeerId;
 use zeroize::Zeroizing;
 
 use crate::carrier::CarrierKind;
+use crate::carrier::ws::{Options, Pin};
 use crate::identity::{KEY_LEN, PublicKey, SecretKey, foreign_character};
 
-pub use address::{Address, AddressError, Host, PortRange};
+pub use address::{Address, AddressError, Host, PortRange, WebHost};
 pub use error::LinkError;
 
 /// The version of KEY that this crate reads and writes.
@@ -50,8 +55,8 @@ const MAX_PATH: usize = 1024;
 
 /// A link. `Display` writes it whole, with the secret in it; `Debug` hides the secret.
 ///
-/// `parse` reads what `Display` wrote. A link that is put together by hand has at least one address, and a
-/// path that is empty or begins with `/`.
+/// `parse` reads what `Display` wrote. A link that is put together by hand has at least one address, a path that is
+/// empty or begins with `/`, and host and pin with the carriers for which they are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Link {
     /// How to reach the server. One that this build cannot dial is no error here.
@@ -64,12 +69,29 @@ pub struct Link {
     pub addresses: Vec<Address>,
     /// The path of WebSocket carriers, with its leading `/`; empty if there is none.
     pub path: String,
+    /// Who is asked for over WebSocket, where that is another than the one that is dialled.
+    pub host: Option<WebHost>,
+    /// The key of the web server's certificate, with [`CarrierKind::Wss`].
+    pub pin: Option<Pin>,
 }
 
 impl Link {
     /// A `gkd://` link.
     pub fn new(server: PublicKey, user: SecretKey, addresses: Vec<Address>) -> Self {
-        Self { carrier: CarrierKind::Tls, server, user, addresses, path: String::new() }
+        Self {
+            carrier: CarrierKind::Tls,
+            server,
+            user,
+            addresses,
+            path: String::new(),
+            host: None,
+            pin: None,
+        }
+    }
+
+    /// What it says of the web server, beside the address.
+    pub fn web(&self) -> Options {
+        Options { path: self.path.clone(), host: self.host.clone(), pin: self.pin }
     }
 
     /// The link without its secret, for logs and messages.
@@ -98,8 +120,8 @@ impl FromStr for Link {
         let (addresses, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let addresses = parse_addresses(addresses)?;
         check_path(path)?;
-        check_options(options)?;
-        Ok(Self { carrier, server, user, addresses, path: path.to_owned() })
+        let (host, pin) = parse_options(options, carrier)?;
+        Ok(Self { carrier, server, user, addresses, path: path.to_owned(), host, pin })
     }
 }
 
@@ -195,11 +217,27 @@ fn check_path(path: &str) -> Result<(), LinkError> {
     path.chars().find(|c| !known(*c)).map_or(Ok(()), |c| Err(LinkError::Path(c)))
 }
 
-/// No option is defined yet; one that is passed over would not do what its writer meant.
-fn check_options(options: &str) -> Result<(), LinkError> {
-    let Some(option) = options.split('&').find(|option| !option.is_empty()) else { return Ok(()) };
-    let name = option.split_once('=').map_or(option, |(name, _)| name);
-    Err(LinkError::Option(error::shown(name)))
+/// An option that is passed over would not do what its writer meant, so none is.
+fn parse_options(options: &str, carrier: CarrierKind) -> Result<(Option<WebHost>, Option<Pin>), LinkError> {
+    let (mut host, mut pin) = (None, None);
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let twice = match name {
+            "host" if !matches!(carrier, CarrierKind::Ws | CarrierKind::Wss) => {
+                return Err(LinkError::OptionElsewhere("host", "gkd+ws:// and gkd+wss://"));
+            }
+            "pin" if carrier != CarrierKind::Wss => {
+                return Err(LinkError::OptionElsewhere("pin", "gkd+wss://"));
+            }
+            "host" => host.replace(value.parse().map_err(LinkError::Host)?).is_some(),
+            "pin" => pin.replace(value.parse().map_err(LinkError::Pin)?).is_some(),
+            _ => return Err(LinkError::Option(error::shown(name))),
+        };
+        if twice {
+            return Err(LinkError::Twice(error::shown(name)));
+        }
+    }
+    Ok((host, pin))
 }
 
 impl Link {
@@ -208,7 +246,13 @@ impl Link {
         for (index, address) in self.addresses.iter().enumerate() {
             write!(f, "{}{address}", if index == 0 { "" } else { "," })?;
         }
-        f.write_str(&self.path)
+        f.write_str(&self.path)?;
+        let host = self.host.as_ref().map(|host| format!("host={host}"));
+        let pin = self.pin.map(|pin| format!("pin={pin}"));
+        for (option, before) in host.into_iter().chain(pin).zip(["?", "&"]) {
+            write!(f, "{before}{option}")?;
+        }
+        Ok(())
     }
 }
 

@@ -28,7 +28,7 @@ use half_open::{HalfOpen, HalfOpenLimits};
 use stats::Rejected;
 pub use stats::{ServerStats, Usage};
 
-use crate::carrier::Acceptor;
+use crate::carrier::{Acceptor, ws};
 use crate::connection::Connection;
 use crate::error::Result;
 use crate::fair_limit::FairLimit;
@@ -61,6 +61,9 @@ struct Inner {
     max_sessions_per_peer: usize,
     tunnels: Arc<FairLimit>,
     half_open: Arc<HalfOpen>,
+    /// What is done with HTTP; nothing where there is none.
+    visit: Option<Arc<ws::Visit>>,
+    visitors: Arc<HalfOpen>,
     rejected: Rejected,
     handshake: Duration,
     registry: Registry,
@@ -87,6 +90,8 @@ struct Setup {
     max_sessions_per_peer: usize,
     max_tunnels: usize,
     half_open: HalfOpenLimits,
+    visit: Option<Arc<ws::Visit>>,
+    visitors: HalfOpenLimits,
     handshake: Duration,
 }
 
@@ -138,6 +143,8 @@ impl Server {
             max_sessions_per_peer: setup.max_sessions_per_peer,
             tunnels: FairLimit::new(setup.max_tunnels),
             half_open: HalfOpen::new(setup.half_open),
+            visit: setup.visit,
+            visitors: HalfOpen::new(setup.visitors),
             rejected: Rejected::default(),
             handshake: setup.handshake,
             registry: Registry::default(),

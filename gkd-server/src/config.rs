@@ -4,12 +4,14 @@
 //! neither. What stands of users is read in `users`.
 
 mod users;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
+use gkd_core::carrier::ws::WebSocketConfig;
 use gkd_core::proto::SessionConfig;
 use gkd_core::socket::Congestion;
 use gkd_proxy::SiteConfig;
@@ -25,6 +27,7 @@ use crate::public_name::PublicName;
 
 pub(crate) use users::User;
 use users::WrittenUser;
+use websocket::WrittenWebSocket;
 
 /// Bounds of the memory of all sessions. The least is that of some clients, each with a few fast transfers.
 const LEAST_MEMORY: Size = Size::from_mib(64);
@@ -60,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) plain: bool,
     /// Whether users may measure the way to this server.
     pub(crate) bench: bool,
+    /// Which requests for a WebSocket become tunnels.
+    pub(crate) websocket: WebSocketConfig,
     /// Bounds.
     pub(crate) limits: Limits,
     /// How long is waited for what.
@@ -116,6 +121,7 @@ struct Written {
     congestion: Option<Spanned<String>>,
     plain: bool,
     bench: Option<bool>,
+    websocket: WrittenWebSocket,
     limits: WrittenLimits,
     timeouts: BTreeMap<Spanned<String>, Spanned<String>>,
     user: Vec<WrittenUser>,
@@ -242,6 +248,7 @@ impl Judge<'_> {
             congestion: written.congestion.as_ref().and_then(|one| self.value(one)).unwrap_or_default(),
             plain: written.plain,
             bench: written.bench.unwrap_or(true),
+            websocket: self.websocket(&written.websocket),
             limits: self.limits(&written.limits),
             timeouts: self.timeouts(&written.timeouts),
             users: self.users(&written.user),

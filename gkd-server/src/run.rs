@@ -114,6 +114,7 @@ impl Running {
             ("congestion", config.congestion == self.config.congestion),
             ("plain", config.plain == self.config.plain),
             ("bench", config.bench == self.config.bench),
+            ("websocket", config.websocket == self.config.websocket),
             ("limits", config.limits == self.config.limits),
             ("timeouts", config.timeouts == self.config.timeouts),
         ] {

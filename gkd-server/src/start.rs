@@ -11,6 +11,7 @@ use gkd_core::link::Host;
 use gkd_core::{Server, ServerBuilder};
 use gkd_proxy::program::control::{Control, ControlError};
 use gkd_proxy::program::{Failure, count};
+use gkd_proxy::site::Site;
 use ipnet::IpNet;
 
 use crate::PROGRAM;
@@ -67,6 +68,7 @@ impl Running {
         let public = options.public.public.or_else(|| config.public.clone());
         let listen = [options.listen, config.listen.clone(), ListenAddress::usual()];
         let listen = listen.into_iter().find(|listen| !listen.is_empty()).unwrap_or_default();
+        config.check_site(&dir.config())?;
         let listeners = listen::listen(&listen)?;
         let plain = options.plain || config.plain;
         let access = Arc::new(access(&config, options.allow, public.as_ref(), descriptors));
@@ -74,10 +76,14 @@ impl Running {
         let mut builder = Server::builder()
             .key(key.clone())
             .plain(plain)
+            .websocket(config.websocket.clone())
             .congestion(options.congestion.unwrap_or_else(|| config.congestion.clone()))
             .session(config.session())
             .handshake_timeout(config.timeouts.handshake);
         builder = limited(builder, &config.limits, descriptors);
+        if let Some(site) = config.site() {
+            builder = builder.site(Site::new(site.clone()).service());
+        }
         for listener in listeners {
             builder = builder.listener(listener);
         }

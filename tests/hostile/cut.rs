@@ -68,8 +68,8 @@ async fn cutting(to: At, after: usize) -> (At, tokio::task::JoinHandle<usize>) {
 /// An honest handshake over whatever this leads to; whether there was a Welcome.
 async fn try_handshake(at: At, key: &SecretKey) -> bool {
     let hello = hello(new_session_id(), 0, false);
-    let dial =
-        Dial { kind: at.kind, key, server: Some(at.key), session: hello.session, tunnel: hello.tunnel };
+    let (session, tunnel) = (hello.session, hello.tunnel);
+    let dial = Dial { kind: at.kind, key, server: Some(at.key), session, tunnel, web: None };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let Ok(mut carrier) = carrier::connect(at.dial().await, &dial, deadline).await else { return false };
     let mut buf = BytesMut::new();

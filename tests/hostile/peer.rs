@@ -54,7 +54,7 @@ impl At {
         session: SessionId,
         tunnel: TunnelId,
     ) -> Carrier {
-        let dial = Dial { kind: self.kind, key, server: Some(self.key), session, tunnel };
+        let dial = Dial { kind: self.kind, key, server: Some(self.key), session, tunnel, web: None };
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         carrier::connect(tcp, &dial, deadline).await.unwrap()
     }

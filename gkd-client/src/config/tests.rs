@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use gkd_core::carrier::CarrierKind;
 use gkd_core::identity::SecretKey;
 use gkd_proxy::program::Status;
 
@@ -251,10 +252,22 @@ fn the_line_of_a_file_is_named() {
 }
 
 #[test]
-fn a_carrier_of_a_later_version_is_told() {
-    let text = link("a:1").replace("gkd://", "gkd+wss://");
-    let failure = load_with(flags(&[&text]), Listeners::default(), Environment::default()).unwrap_err();
-    assert_one_sentence(&failure, Status::Usage, "LINK: the carrier gkd+wss:// is not in this version");
+fn links_of_several_carriers_are_taken_together() {
+    let raw = link("a:1");
+    let ws = link("b:80").replace("gkd://", "gkd+ws://") + "/t?host=a.example";
+    let wss = link("c:443").replace("gkd://", "gkd+wss://") + "/t";
+    let settings =
+        load_with(flags(&[&raw, &ws, &wss]), Listeners::default(), Environment::default()).unwrap();
+    let carriers: Vec<_> = settings.links.iter().map(|link| link.carrier).collect();
+    assert_eq!(carriers, [CarrierKind::Tls, CarrierKind::Ws, CarrierKind::Wss]);
+    assert!(settings.notes.is_empty(), "{:?}", settings.notes);
+    let wrong = link("a:1") + "?host=b";
+    let failure = load_with(flags(&[&wrong]), Listeners::default(), Environment::default()).unwrap_err();
+    assert_one_sentence(
+        &failure,
+        Status::Usage,
+        "LINK: the link's option host= is for gkd+ws:// and gkd+wss:// only",
+    );
 }
 
 #[test]

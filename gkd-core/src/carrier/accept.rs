@@ -4,10 +4,12 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::{Carrier, CarrierError, FirstBytes, MAX_HANDSHAKE_BYTES, Wire, plain, recognise, tls};
+use super::{
+    Carrier, CarrierError, CarrierKind, FirstBytes, MAX_HANDSHAKE_BYTES, Wire, plain, recognise, tls,
+};
 use crate::identity::SecretKey;
 
-/// Takes TLS and, if it is asked to, the unencrypted carrier on one port. Cheap to clone.
+/// Takes TLS and, if it is asked to, the unencrypted carrier on one port, and tells HTTP from them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     tls: tls::Acceptor,
@@ -20,6 +22,8 @@ pub struct Acceptor {
 pub enum Incoming {
     /// A client that proved a key; who may come in is still to be decided, at its `Hello`.
     Gkd(Carrier),
+    /// HTTP, with all its bytes still to be read: perhaps a WebSocket, with a tunnel in it.
+    Http(Wire),
     /// Something that does not speak gkd, with all its bytes still to be read: drop it to close it, or hand it
     /// on whole.
     Foreign(Wire),
@@ -58,6 +62,10 @@ impl Acceptor {
                     Some(plain) => plain.accept(wire).await?,
                     None => return Err(plain::refuse(wire).await),
                 },
+                FirstBytes::Http => {
+                    wire.allow(None);
+                    return Ok(Incoming::Http(wire));
+                }
                 FirstBytes::Foreign | FirstBytes::NeedMore => {
                     wire.allow(None);
                     return Ok(Incoming::Foreign(wire));
@@ -66,6 +74,12 @@ impl Acceptor {
             Ok(Incoming::Gkd(carrier))
         };
         tokio::time::timeout_at(deadline, handshake).await.unwrap_or(Err(CarrierError::Deadline))
+    }
+
+    /// Runs the handshake of TLS within a WebSocket, without a deadline of its own.
+    pub(crate) async fn accept_websocket(&self, mut wire: Wire) -> Result<Carrier, CarrierError> {
+        wire.allow(Some(MAX_HANDSHAKE_BYTES));
+        Ok(self.tls.accept_wire(wire).await?.over(CarrierKind::Ws))
     }
 }
 

@@ -7,6 +7,7 @@ use gkd_proto::id::PeerId;
 
 use super::CarrierKind;
 use super::wire::TooMuch;
+use super::ws::{Pin, Violation};
 use crate::identity::public_text;
 
 /// Why there is no carrier. Each names the cause and, where there is one, the mend.
@@ -74,9 +75,102 @@ pub enum CarrierError {
     /// The handshake took too long.
     #[error("the handshake was not done in time")]
     Deadline,
-    /// This build cannot dial that carrier.
-    #[error("the carrier {0}:// is not supported by this build yet: use a gkd:// link")]
+    /// There is no dialling that carrier.
+    #[error("a carrier that is {0} cannot be dialled: use a link")]
     NotSupported(CarrierKind),
+    /// Nothing says which WebSocket is asked for.
+    #[error("a WebSocket needs a host and a path to ask for: use a link")]
+    NoTarget,
+    /// Client: the web server answers with something else than a WebSocket.
+    #[error(
+        "{server} answered {status} to the WebSocket upgrade at {path}: check the link's path and host{}",
+        proxy_mend(*status)
+    )]
+    NoUpgrade {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// What it was asked for.
+        path: String,
+        /// What it answered.
+        status: hyper::StatusCode,
+    },
+    /// Client: the web server sends to another place.
+    #[error(
+        "{server} redirects the WebSocket upgrade at {path} to {to}: write that host and path into the link, \
+         with gkd+wss:// if it is https"
+    )]
+    Redirected {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// What it was asked for.
+        path: String,
+        /// Where it sends to, escaped.
+        to: String,
+    },
+    /// Client: the web server goes on with something that is no WebSocket.
+    #[error(
+        "{server} does not answer the WebSocket upgrade as it has to, {cause}: check the link's path and host"
+    )]
+    BadUpgrade {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// By what it was told.
+        cause: String,
+    },
+    /// Client: what answers is no web server.
+    #[error("{server} does not answer in HTTP: check the link's host and port ({cause})")]
+    NotHttp {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// By what it was told.
+        cause: String,
+    },
+    /// Client: the web server's certificate is not right.
+    #[error(
+        "the certificate of {server} is not valid for {name}: {cause}; check the link's host and this machine's \
+         clock, or pin the certificate's key with pin= in the link"
+    )]
+    WebCertificate {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// What it should be for.
+        name: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Client: the web server has another key than the link pins.
+    #[error(
+        "the certificate of {server} has another key than the link pins (expected {expected}, got {got}): ask for \
+         the server's new pin, or someone is in between"
+    )]
+    WrongPin {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// What the link pins.
+        expected: Pin,
+        /// What the server has.
+        got: Pin,
+    },
+    /// Client: no TLS with the web server.
+    #[error("the TLS of the web server failed at {server}: check the link's host and port ({cause})")]
+    WebTls {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+        /// How.
+        cause: String,
+    },
+    /// Client: nothing vouches for a web server.
+    #[error(
+        "this machine has no root certificates to judge {server} by: install them (ca-certificates), name a file of \
+         them in SSL_CERT_FILE, or pin the certificate's key with pin= in the link"
+    )]
+    NoRoots {
+        /// The server in words; see [`CarrierError::at`].
+        server: String,
+    },
+    /// The other end, or what is in between, broke a rule of WebSocket.
+    #[error("the WebSocket was closed with code {code}: {violation}", code = .0.code(), violation = .0)]
+    WebSocket(#[source] Violation),
     /// Encrypted to nobody in particular is no encryption.
     #[error("TLS needs the server's key: use a link, or ask for the unencrypted carrier by name")]
     NoServerKey,
@@ -89,10 +183,19 @@ impl CarrierError {
     /// The same error with the server called by this name, as the link has it, instead of its address.
     #[must_use]
     pub fn at(mut self, name: impl std::fmt::Display) -> Self {
-        if let Self::WrongKey { server, .. } | Self::NotGkd { server, .. } | Self::PlainRefused { server } =
-            &mut self
-        {
-            *server = format!("the server at {name}");
+        match &mut self {
+            Self::WrongKey { server, .. }
+            | Self::NotGkd { server, .. }
+            | Self::PlainRefused { server }
+            | Self::NoUpgrade { server, .. }
+            | Self::Redirected { server, .. }
+            | Self::BadUpgrade { server, .. }
+            | Self::NotHttp { server, .. }
+            | Self::WebCertificate { server, .. }
+            | Self::WrongPin { server, .. }
+            | Self::WebTls { server, .. }
+            | Self::NoRoots { server } => *server = format!("the server at {name}"),
+            _ => {}
         }
         self
     }
@@ -109,10 +212,23 @@ impl From<io::Error> for CarrierError {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return Self::Closed;
         }
-        match error.get_ref().map(<dyn Error + Send + Sync>::is::<TooMuch>) {
-            Some(true) => Self::TooMuch,
-            _ => Self::Io(error),
+        let cause = error.get_ref();
+        if cause.is_some_and(<dyn Error + Send + Sync>::is::<TooMuch>) {
+            return Self::TooMuch;
         }
+        match cause.and_then(<dyn Error + Send + Sync>::downcast_ref::<Violation>) {
+            Some(violation) => Self::WebSocket(*violation),
+            None => Self::Io(error),
+        }
+    }
+}
+
+/// What else to look at upon this answer. A gkd server gives it to a request that a proxy has taken apart.
+fn proxy_mend(status: hyper::StatusCode) -> &'static str {
+    if status == hyper::StatusCode::UPGRADE_REQUIRED {
+        ", and that what stands in front of the server passes Upgrade and Connection on"
+    } else {
+        ""
     }
 }
 

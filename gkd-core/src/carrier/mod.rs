@@ -1,5 +1,5 @@
 //! Carriers: what a tunnel runs over once the carrier's own handshake is done. Anything ordered and reliable
-//! serves: TLS 1.3 over TCP, bare TCP, a stream that the caller brings.
+//! serves: TLS 1.3 over TCP, the same over WebSocket, bare TCP, a stream that the caller brings.
 //!
 //! A carrier says who the other end is and moves bytes. It knows no packet, and who may come in is decided
 //! behind it, at every `Hello`.
@@ -11,6 +11,7 @@ pub mod plain;
 mod recognise;
 pub mod tls;
 mod wire;
+pub mod ws;
 
 #[cfg(test)]
 mod tests;
@@ -117,6 +118,12 @@ impl Carrier {
         Self { layer: Layer::Tls(Box::new(stream)), kind: CarrierKind::Tls, peer, claim: None }
     }
 
+    /// The same, known to run over that.
+    fn over(mut self, kind: CarrierKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// The other end's key. Proved, but for a server's on [`CarrierKind::Plain`], which only says it, and for
     /// both on [`CarrierKind::Brought`].
     pub fn peer(&self) -> PeerId {
@@ -187,6 +194,8 @@ pub struct Dial<'a> {
     pub session: SessionId,
     /// The tunnel's id, as the `Hello` will say it.
     pub tunnel: TunnelId,
+    /// Who is asked for a WebSocket, for [`CarrierKind::Ws`] and [`CarrierKind::Wss`].
+    pub web: Option<&'a ws::Target>,
 }
 
 /// Client: runs the carrier's handshake over `io`, done by `deadline` or failed.
@@ -202,13 +211,18 @@ pub async fn connect(
     deadline: Instant,
 ) -> Result<Carrier, CarrierError> {
     let wire = io.into();
-    let Dial { kind, key, server, session, tunnel } = *dial;
+    let Dial { kind, key, server, session, tunnel, web } = *dial;
     let handshake = async {
-        match (kind, server) {
-            (CarrierKind::Plain, _) => plain::connect(wire, key, server, session, tunnel).await,
-            (CarrierKind::Tls, Some(server)) => tls::connect(wire, key, server, session).await,
-            (CarrierKind::Tls, None) => Err(CarrierError::NoServerKey),
-            (other, _) => Err(CarrierError::NotSupported(other)),
+        match (kind, server, web) {
+            (CarrierKind::Plain, ..) => plain::connect(wire, key, server, session, tunnel).await,
+            (CarrierKind::Brought, ..) => Err(CarrierError::NotSupported(kind)),
+            (_, None, _) => Err(CarrierError::NoServerKey),
+            (CarrierKind::Tls, Some(server), _) => tls::connect(wire, key, server, session).await,
+            (CarrierKind::Ws | CarrierKind::Wss, Some(server), Some(target)) => {
+                let wire = ws::connect(wire, kind, target).await?;
+                Ok(tls::connect(wire, key, server, session).await?.over(kind))
+            }
+            (CarrierKind::Ws | CarrierKind::Wss, _, None) => Err(CarrierError::NoTarget),
         }
     };
     tokio::time::timeout_at(deadline, handshake).await.unwrap_or(Err(CarrierError::Deadline))

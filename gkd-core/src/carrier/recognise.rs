@@ -9,7 +9,9 @@ pub enum FirstBytes {
     Tls,
     /// The unencrypted carrier.
     Plain,
-    /// Something else: HTTP, SSH, noise.
+    /// HTTP/1: perhaps a WebSocket, perhaps a visitor.
+    Http,
+    /// Something else: SSH, noise.
     Foreign,
     /// Too few to tell; never at [`FirstBytes::ENOUGH`] bytes or more.
     NeedMore,
@@ -27,17 +29,34 @@ const TLS_RECORD: [u8; 2] = [0x16, 0x03];
 /// The highest minor version in a record of TLS, that of TLS 1.3 itself, which nobody should send.
 const TLS_MINOR_MAX: u8 = 4;
 
+/// The fewest letters of an HTTP method (RFC 9110 §9.3: GET, PUT). The longest that are in use have nine, and all of
+/// them are capitals.
+const METHOD_MIN: usize = 3;
+
 /// Tells what `first`, the bytes that came so far, begins. What is foreign is so at its first foreign byte.
 pub fn recognise(first: &[u8]) -> FirstBytes {
     let agree = |with: &[u8]| first.iter().zip(with).all(|(a, b)| a == b);
     if agree(plain::PREFACE) {
         return if first.len() >= plain::PREFACE.len() { FirstBytes::Plain } else { FirstBytes::NeedMore };
     }
+    if first.first().is_some_and(u8::is_ascii_uppercase) {
+        return method(first);
+    }
     match first.get(TLS_RECORD.len()) {
         _ if !agree(&TLS_RECORD) => FirstBytes::Foreign,
         None => FirstBytes::NeedMore,
         Some(minor) if (1..=TLS_MINOR_MAX).contains(minor) => FirstBytes::Tls,
         Some(_) => FirstBytes::Foreign,
+    }
+}
+
+/// What begins with a capital: a method and a blank, or something else.
+fn method(first: &[u8]) -> FirstBytes {
+    let first = &first[..first.len().min(FirstBytes::ENOUGH)];
+    match first.iter().position(|byte| !byte.is_ascii_uppercase()) {
+        Some(end) if first[end] == b' ' && end >= METHOD_MIN => FirstBytes::Http,
+        None if first.len() < FirstBytes::ENOUGH => FirstBytes::NeedMore,
+        _ => FirstBytes::Foreign,
     }
 }
 
@@ -57,13 +76,17 @@ mod tests {
         expect(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 3, FirstBytes::Tls);
         expect(b"\x16\x03\x03\x02\x00", 3, FirstBytes::Tls);
         expect(b"gkd/1 plain\nand what follows", FirstBytes::ENOUGH, FirstBytes::Plain);
+        expect(b"GET / HTTP/1.1\r\n", 4, FirstBytes::Http);
+        expect(b"PROPPATCH /a HTTP/1.1\r\n", 10, FirstBytes::Http);
     }
 
     #[test]
     fn every_prefix_of_what_it_does_not_speak() {
         for (whole, tells_at) in [
-            (&b"GET / HTTP/1.1\r\n"[..], 1),
-            (b"SSH-2.0-OpenSSH_9.9", 1),
+            (&b"GE / HTTP/1.1\r\n"[..], 3),
+            (b"GET\t/ HTTP/1.1\r\n", 4),
+            (b"SSH-2.0-OpenSSH_9.9", 4),
+            (b"ABCDEFGHIJKLMNOP / HTTP/1.1", 12),
             (b"\x05\x01\x00", 1),
             (b"\x00\x00\x00\x00", 1),
             (b"\x15\x03\x01\x00\x02", 1),
@@ -81,8 +104,8 @@ mod tests {
     #[test]
     fn every_first_byte_alone() {
         for byte in 0..=u8::MAX {
-            let expected =
-                if byte == 0x16 || byte == b'g' { FirstBytes::NeedMore } else { FirstBytes::Foreign };
+            let may_go_on = byte == 0x16 || byte == b'g' || byte.is_ascii_uppercase();
+            let expected = if may_go_on { FirstBytes::NeedMore } else { FirstBytes::Foreign };
             assert_eq!(recognise(&[byte]), expected, "{byte:#04x}");
         }
     }

@@ -12,7 +12,7 @@ mod handshake;
 mod keys;
 mod reader;
 mod record;
-mod spare;
+pub(super) mod spare;
 mod stream;
 mod verify;
 mod writer;

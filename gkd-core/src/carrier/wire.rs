@@ -1,5 +1,6 @@
-//! What a carrier's handshake runs over: a TCP connection, or any stream that the caller brings. Gives back
-//! bytes that were read ahead to tell what comes in, and bounds what is read before a key is proved.
+//! What a carrier's handshake runs over: a TCP connection, or any stream that the caller brings, perhaps with a
+//! WebSocket in it, and perhaps with the TLS of a web server around that. Gives back bytes that were read ahead to tell
+//! what comes in, and bounds what is read before a key is proved.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -11,7 +12,9 @@ use bytes::{Buf, Bytes};
 use gkd_proto::PathSample;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
+use super::ws;
 use crate::socket::Watch;
 
 /// A raw stream under a carrier.
@@ -26,6 +29,9 @@ pub struct Wire {
 enum Io {
     Tcp(TcpStream, Watch),
     Brought(Box<dyn Stream>),
+    /// The TLS of a web server, outside of what gkd speaks.
+    Web(Box<TlsStream<Wire>>),
+    WebSocket(Box<ws::Stream>),
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,22 +41,40 @@ impl Wire {
     /// A stream that the caller brings: an in-memory pipe, say. A `TcpStream` goes through `From`, so that
     /// the kernel's view of it stays within reach.
     pub fn brought(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { io: Io::Brought(Box::new(io)), front: Bytes::new(), allowance: None }
+        Self::of(Io::Brought(Box::new(io)))
     }
 
-    /// The TCP connection, where it is one.
+    /// Over the TLS of a web server.
+    pub(super) fn web(tls: TlsStream<Self>) -> Self {
+        Self::of(Io::Web(Box::new(tls)))
+    }
+
+    /// Over WebSocket.
+    pub(super) fn websocket(stream: ws::Stream) -> Self {
+        Self::of(Io::WebSocket(Box::new(stream)))
+    }
+
+    fn of(io: Io) -> Self {
+        Self { io, front: Bytes::new(), allowance: None }
+    }
+
+    /// The TCP connection, where there is one at the bottom.
     pub fn socket(&self) -> Option<&TcpStream> {
         match &self.io {
             Io::Tcp(tcp, _) => Some(tcp),
             Io::Brought(_) => None,
+            Io::Web(tls) => tls.get_ref().0.socket(),
+            Io::WebSocket(stream) => stream.wire().socket(),
         }
     }
 
-    /// The kernel's view of the TCP connection; empty where it is none.
+    /// The kernel's view of the TCP connection; empty where there is none.
     pub(super) fn sample(&mut self) -> PathSample {
         match &mut self.io {
             Io::Tcp(tcp, watch) => watch.sample(tcp),
             Io::Brought(_) => PathSample::default(),
+            Io::Web(tls) => tls.get_mut().0.sample(),
+            Io::WebSocket(stream) => stream.wire_mut().sample(),
         }
     }
 
@@ -65,16 +89,19 @@ impl Wire {
         self.front = bytes;
     }
 
-    /// From here on no more than `most` bytes are read; `None` lifts the bound.
+    /// From here on no more than `most` bytes are read, what WebSocket adds to them included; `None` lifts the bound.
     pub(super) fn allow(&mut self, most: Option<usize>) {
-        self.allowance = most;
+        match &mut self.io {
+            Io::WebSocket(stream) => stream.wire_mut().allow(most),
+            _ => self.allowance = most,
+        }
     }
 }
 
 impl From<TcpStream> for Wire {
     fn from(tcp: TcpStream) -> Self {
         let watch = Watch::new(&tcp);
-        Self { io: Io::Tcp(tcp, watch), front: Bytes::new(), allowance: None }
+        Self::of(Io::Tcp(tcp, watch))
     }
 }
 
@@ -96,6 +123,14 @@ macro_rules! with_io {
             }
             Io::Brought(brought) => {
                 let $io = Pin::new(brought);
+                $call
+            }
+            Io::Web(tls) => {
+                let $io = Pin::new(tls.as_mut());
+                $call
+            }
+            Io::WebSocket(stream) => {
+                let $io = Pin::new(stream.as_mut());
                 $call
             }
         }
@@ -148,6 +183,8 @@ impl AsyncWrite for Wire {
         match &self.io {
             Io::Tcp(tcp, _) => tcp.is_write_vectored(),
             Io::Brought(brought) => brought.is_write_vectored(),
+            Io::Web(tls) => tls.is_write_vectored(),
+            Io::WebSocket(stream) => stream.is_write_vectored(),
         }
     }
 

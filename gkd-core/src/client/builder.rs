@@ -8,7 +8,7 @@ use gkd_proto::id::PeerId;
 
 use super::dial::Dialler;
 use super::{Client, Path, Via};
-use crate::carrier::{CarrierError, CarrierKind};
+use crate::carrier::{CarrierError, CarrierKind, ws};
 use crate::error::{Error, Result};
 use crate::identity::SecretKey;
 use crate::link::{Address, Host, Link};
@@ -30,7 +30,8 @@ const DIAL: Duration = Duration::from_secs(10);
 pub struct ClientBuilder {
     key: Option<SecretKey>,
     server: Option<PeerId>,
-    addresses: Vec<(Address, Option<CarrierKind>)>,
+    /// Each with what its link says of the way there, if one brought it.
+    addresses: Vec<(Address, Option<Way>)>,
     binds: Vec<Bind>,
     via: Option<Via>,
     direct: Vec<Host>,
@@ -42,6 +43,14 @@ pub struct ClientBuilder {
     timeout: Duration,
     wait_for_network: bool,
     mistake: Option<String>,
+}
+
+/// What tunnels to an address run over, and the WebSocket that is asked for where it is one.
+type Way = (CarrierKind, Option<Arc<ws::Options>>);
+
+fn way(carrier: CarrierKind, options: impl FnOnce() -> ws::Options) -> Way {
+    let is_web = matches!(carrier, CarrierKind::Ws | CarrierKind::Wss);
+    (carrier, is_web.then(|| Arc::new(options())))
 }
 
 impl Default for ClientBuilder {
@@ -77,7 +86,8 @@ impl ClientBuilder {
         }
         self.server = Some(link.server);
         self.key = Some(link.user.clone());
-        self.addresses.extend(link.addresses.iter().map(|address| (address.clone(), Some(link.carrier))));
+        let way = way(link.carrier, || link.web());
+        self.addresses.extend(link.addresses.iter().map(|address| (address.clone(), Some(way.clone()))));
         self
     }
 
@@ -225,14 +235,16 @@ impl ClientBuilder {
             [] => vec![None],
             binds => binds.iter().cloned().map(Some).collect(),
         };
-        let path = |address: &Address, carrier: Option<CarrierKind>, bind: &Option<Bind>| {
-            let carrier = carrier.unwrap_or(self.carrier);
+        let otherwise = way(self.carrier, ws::Options::default);
+        let path = |address: &Address, (carrier, web): &Way, bind: &Option<Bind>| {
             let via = self.via.clone().filter(|_| !self.direct.contains(&address.host));
-            Arc::new(Path { address: address.clone(), bind: bind.clone(), carrier, via })
+            let (address, bind, web) = (address.clone(), bind.clone(), web.clone());
+            Arc::new(Path { address, bind, carrier: *carrier, via, web })
         };
         self.addresses
             .iter()
-            .flat_map(|(address, carrier)| binds.iter().map(move |bind| path(address, *carrier, bind)))
+            .map(|(address, way)| (address, way.as_ref().unwrap_or(&otherwise)))
+            .flat_map(|(address, way)| binds.iter().map(move |bind| path(address, way, bind)))
             .collect()
     }
 

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::via::{ProxyError, Via};
-use crate::carrier::{self, Carrier, CarrierError, CarrierKind, Dial, Wire};
+use crate::carrier::{self, Carrier, CarrierError, CarrierKind, Dial, Wire, ws};
 use crate::handshake::{HandshakeError, say_hello};
 use crate::identity::SecretKey;
 use crate::link::{Address, Host};
@@ -43,6 +43,8 @@ pub struct Path {
     pub carrier: CarrierKind,
     /// The proxy that leads to the server, where one does.
     pub via: Option<Via>,
+    /// Which WebSocket is asked for, with the carriers that run over one.
+    pub web: Option<Arc<ws::Options>>,
 }
 
 impl Path {
@@ -58,6 +60,9 @@ impl Path {
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.address.fmt(f)?;
+        if self.web.is_some() {
+            write!(f, " over {}", self.carrier)?;
+        }
         if let Some(via) = &self.via {
             write!(f, " via {}", via.address())?;
         }
@@ -149,6 +154,7 @@ impl TunnelDialError {
                     | CarrierError::PlainRefused { .. }
                     | CarrierError::NotSupported(_)
                     | CarrierError::NoServerKey
+                    | CarrierError::NoTarget
             ),
             Self::Proxy(error) => error.is_final(),
             _ => false,
@@ -215,12 +221,15 @@ impl Dialler {
         // Only now, so that dials which reach nobody use up no tunnel id.
         let (hello, handle) = manager.add_dialled().map_err(TunnelDialError::Session)?;
         let guard = manager.guard(handle);
+        let port = remote.map_or(path.address.ports.cycle(index), |remote| remote.port());
+        let web = path.web.as_ref().map(|options| ws::Target::new(&path.address, port, options));
         let dial = Dial {
             kind: path.carrier,
             key: &self.key,
             server: self.server,
             session: hello.session,
             tunnel: hello.tunnel,
+            web: web.as_ref(),
         };
         let mut carrier = carrier::connect(wire, &dial, deadline)
             .await

@@ -63,6 +63,15 @@ impl PortRange {
     }
 }
 
+/// Whom a web server is asked for: a host, and a port where it is not the one that is dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WebHost {
+    /// The host.
+    pub host: Host,
+    /// Its port, never 0.
+    pub port: Option<u16>,
+}
+
 /// What is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -170,6 +179,39 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
     let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     let port = text.parse().ok().filter(|port| digits && *port > 0);
     port.ok_or_else(|| AddressError::Port(shown(text)))
+}
+
+impl FromStr for WebHost {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let has_port = match text.rfind(']') {
+            Some(end) => end + 1 < text.len(),
+            None => text.contains(':'),
+        };
+        if has_port {
+            let Address { host, ports } = text.parse()?;
+            if ports.count() > 1 {
+                return Err(AddressError::Port(shown(&ports.to_string())));
+            }
+            return Ok(Self { host, port: Some(ports.first()) });
+        }
+        if text.is_empty() {
+            return Err(AddressError::NoHost);
+        }
+        // An address has a port, and its host is judged by the same rules.
+        let Address { host, .. } = format!("{text}:1").parse()?;
+        Ok(Self { host, port: None })
+    }
+}
+
+impl fmt::Display for WebHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => self.host.fmt(f),
+        }
+    }
 }
 
 impl fmt::Display for Address {

@@ -1,5 +1,7 @@
 //! What is wrong with a link: one sentence each, with the cause and the mend.
 
+use crate::carrier::ws::PinError;
+
 use super::{AddressError, KEY_CHARACTERS, MAX_ADDRESSES, MAX_LINK};
 
 /// Why a text is not a link. Shows nothing of the key but one wrong character.
@@ -73,6 +75,18 @@ pub enum LinkError {
     /// An option that this build does not know.
     #[error("the link has an unknown option, {0}: leave it out, or take a newer build")]
     Option(String),
+    /// An option that means nothing with this carrier.
+    #[error("the link's option {0}= is for {1} only: leave it out, or take that carrier")]
+    OptionElsewhere(&'static str, &'static str),
+    /// An option that is there more than once.
+    #[error("the link has the option {0} more than once: leave one")]
+    Twice(String),
+    /// The web server's host is wrong.
+    #[error("the link's option host= is wrong: {0}")]
+    Host(#[source] AddressError),
+    /// The pin is wrong.
+    #[error("the link's option pin= is wrong: {0}; write it anew, or leave it out")]
+    Pin(#[source] PinError),
 }
 
 /// At most this much of a piece of a link is shown: enough to find it, too little to hold a secret.

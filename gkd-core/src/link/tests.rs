@@ -153,9 +153,15 @@ proptest! {
             CarrierKind::Tls, CarrierKind::Plain, CarrierKind::Ws, CarrierKind::Wss
         ]),
         path in "(/[a-z0-9~%.-]{0,9}){0,4}",
+        port in prop::option::of(1..=u16::MAX),
+        named: bool,
+        pin: Option<[u8; 32]>,
     ) {
         let user = SecretKey::from_seed(seed);
-        let link = Link { carrier, path, ..Link::new(PeerId(server), user, addresses) };
+        let is_web = matches!(carrier, CarrierKind::Ws | CarrierKind::Wss);
+        let host = (is_web && named).then(|| WebHost { host: addresses[0].host.clone(), port });
+        let pin = pin.filter(|_| carrier == CarrierKind::Wss).map(Pin);
+        let link = Link { carrier, path, host, pin, ..Link::new(PeerId(server), user, addresses) };
         let read: Link = link.to_string().parse().unwrap();
         prop_assert_eq!(read.user.seed(), &seed);
         prop_assert_eq!(read, link);

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use super::half_open::HalfOpenLimits;
 use super::{Server, Setup};
 use crate::carrier;
+use crate::carrier::ws::{self, SiteService, WebSocketConfig};
 use crate::error::{Error, Result};
 use crate::identity::SecretKey;
 use crate::runtime;
@@ -31,6 +32,9 @@ const MAX_HALF_OPEN: usize = 1024;
 
 /// Half-open connections of one address, where nothing else is asked for.
 const MAX_HALF_OPEN_PER_ADDRESS: usize = 256;
+
+/// Visitors of the site, where nothing else is asked for. Each costs a socket and some 32 KiB.
+const MAX_VISITORS: usize = 256;
 
 /// What sessions may hold and promise together, where nothing else is asked for: 256 of them as they begin, in
 /// bytes.
@@ -63,6 +67,9 @@ pub struct ServerBuilder {
     listen: Vec<SocketAddr>,
     listeners: Vec<std::net::TcpListener>,
     plain: bool,
+    websocket: WebSocketConfig,
+    site: Option<SiteService>,
+    visitors: usize,
     authorise: Arc<Authorise>,
     on_session: Arc<OnSession>,
     config: SessionConfig,
@@ -83,6 +90,9 @@ impl Default for ServerBuilder {
             listen: Vec::new(),
             listeners: Vec::new(),
             plain: false,
+            websocket: WebSocketConfig::default(),
+            site: None,
+            visitors: MAX_VISITORS,
             authorise: Arc::new(|_: &PeerId| Ok(Admission::default())),
             on_session: Arc::new(|_, _| ()),
             config: SessionConfig::default(),
@@ -124,6 +134,26 @@ impl ServerBuilder {
     /// Whether the unencrypted carrier is taken beside TLS; it is not by default.
     pub fn plain(mut self, taken: bool) -> Self {
         self.plain = taken;
+        self
+    }
+
+    /// Which requests for a WebSocket become tunnels; by default all of them, at any path and host. Hosts and paths
+    /// stand in for no key: what they keep out are requests that a proxy in front has sent to the wrong place.
+    pub fn websocket(mut self, config: WebSocketConfig) -> Self {
+        self.websocket = config;
+        self
+    }
+
+    /// What answers all other HTTP requests; by default "404 Not Found" to each of them.
+    pub fn site(mut self, site: SiteService) -> Self {
+        self.site = Some(site);
+        self
+    }
+
+    /// Connections of visitors of the site, 256 by default. For one above, the oldest of the address that has most is
+    /// closed.
+    pub fn max_visitors(mut self, all: usize) -> Self {
+        self.visitors = all.max(1);
         self
     }
 
@@ -220,6 +250,9 @@ impl ServerBuilder {
         }
         self.options.congestion.check().map_err(|error| Error::Config(error.to_string()))?;
         let key = self.key.unwrap_or_else(SecretKey::generate);
+        // Where nothing is to be had over HTTP, it is as foreign as anything else.
+        let has_http = self.websocket.enabled || self.site.is_some();
+        let site = self.site.unwrap_or_else(ws::not_found);
         let setup = Setup {
             acceptor: carrier::Acceptor::new(&key)?.with_plain(self.plain),
             key: key.public(),
@@ -232,6 +265,8 @@ impl ServerBuilder {
             max_sessions_per_peer: self.max_sessions_per_peer,
             max_tunnels: self.max_tunnels,
             half_open: self.half_open,
+            visit: has_http.then(|| Arc::new(ws::Visit { config: self.websocket, site })),
+            visitors: HalfOpenLimits { most: self.visitors, most_of_address: self.visitors },
             handshake: self.handshake,
         };
         Server::spawn(setup, listeners, runtime)

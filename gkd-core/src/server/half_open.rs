@@ -1,4 +1,5 @@
-//! Connections that have not proved a key yet, and the room that they may take. When it is full, the oldest of
+//! Connections that have not proved a key, and the room that they may take: those that have yet to, and those of the
+//! site's visitors, who never will. When it is full, the oldest of
 //! the busiest address gives way, so that an honest client gets in whoever else knocks; also one behind the
 //! address that knocks most, for it is through in less time than it takes to become the oldest.
 

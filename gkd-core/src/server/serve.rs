@@ -1,6 +1,8 @@
 //! One connection that came in: recognise it, prove keys, hear its Hello, let it into its session or not, and
 //! run its tunnel. Until the Welcome it is half-open: bounded in time and in number.
 
+mod visit;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 
 use super::half_open::Place;
 use super::{Inner, Stage};
-use crate::carrier::{Carrier, Incoming};
+use crate::carrier::{Carrier, Incoming, Wire};
 use crate::fair_limit::FairPlace;
 use crate::handshake::{read_hello, say_reject, say_welcome};
 use crate::manager::{Phase, TunnelGuard, TunnelManager};
@@ -21,28 +23,59 @@ use crate::session::SessionHandle;
 use crate::tunnel;
 
 /// Serves one connection to its end.
-pub(super) async fn serve(inner: Arc<Inner>, tcp: TcpStream, address: SocketAddr, mut place: Place) {
-    let deadline = Instant::now() + inner.handshake;
-    let handshake = tokio::time::timeout_at(deadline, shake_hands(&inner, tcp, address, deadline));
-    let up = tokio::select! {
-        up = handshake => up.ok().flatten(),
-        () = place.evicted() => {
-            if let Some(more) = inner.seldom.note("half-open") {
-                tracing::warn!(
-                    %address,
-                    "as many connections as may have proved no key; the oldest of the busiest address gave way{more}"
-                );
-            }
-            None
-        }
-    };
-    drop(place);
-    if let Some(Up { guard, carrier, front, _place }) = up {
+pub(super) async fn serve(inner: Arc<Inner>, tcp: TcpStream, address: SocketAddr, place: Place) {
+    let mut half_open = HalfOpenUntil { place, deadline: Instant::now() + inner.handshake };
+    let deadline = half_open.deadline;
+    let mut came = half_open.run(&inner, address, recognise(&inner, tcp, address, deadline)).await;
+    if let Some(Came::Http(wire)) = came {
+        let visit = visit::serve(&inner, wire, address, half_open).await;
+        let Some((wire, again)) = visit else { return };
+        half_open = again;
+        came = half_open.run(&inner, address, within_websocket(&inner, wire, address)).await;
+    }
+    drop(half_open);
+    if let Some(Came::Up(Up { guard, carrier, front, _place })) = came {
         let (id, session) = (guard.handle.id, guard.manager.id);
-        tracing::debug!(%address, ?session, tunnel = %id, "a tunnel is up");
+        tracing::debug!(%address, ?session, tunnel = %id, carrier = %carrier.kind(), "a tunnel is up");
         let end = tunnel::run(guard, carrier, front).await;
         tracing::debug!(%address, ?session, tunnel = %id, cause = %end.cause, "a tunnel ended");
     }
+}
+
+/// A place among the half-open, and until when.
+struct HalfOpenUntil {
+    place: Place,
+    deadline: Instant,
+}
+
+impl HalfOpenUntil {
+    /// Runs this as long as the place is there. None when the connection is to be closed.
+    async fn run<T>(
+        &mut self,
+        inner: &Inner,
+        address: SocketAddr,
+        run: impl Future<Output = Option<T>>,
+    ) -> Option<T> {
+        tokio::select! {
+            done = tokio::time::timeout_at(self.deadline, run) => done.ok().flatten(),
+            () = self.place.evicted() => {
+                if let Some(more) = inner.seldom.note("half-open") {
+                    tracing::warn!(
+                        %address,
+                        "as many connections as may have proved no key; the oldest of the busiest address gave way{more}"
+                    );
+                }
+                None
+            }
+        }
+    }
+}
+
+/// What a connection has come to.
+enum Came {
+    Up(Up),
+    /// It speaks HTTP.
+    Http(Wire),
 }
 
 /// A tunnel that is up, and its place among all.
@@ -53,29 +86,45 @@ struct Up {
     _place: FairPlace,
 }
 
-/// Until the Welcome is written. None when the connection is to be closed.
-async fn shake_hands(
+/// Until the Welcome is written, or until it is known to be HTTP. None when the connection is to be closed.
+async fn recognise(
     inner: &Arc<Inner>,
     tcp: TcpStream,
     address: SocketAddr,
     deadline: Instant,
-) -> Option<Up> {
+) -> Option<Came> {
     if let Err(error) = inner.options.apply(&tcp)
         && let Some(more) = inner.seldom.note("congestion")
     {
         tracing::warn!(%error, "a tunnel goes on with the system's congestion control{more}");
     }
-    let mut carrier = match inner.acceptor.accept(tcp, deadline).await {
-        Ok(Incoming::Gkd(carrier)) => carrier,
-        Ok(Incoming::Foreign(_)) => {
+    match inner.acceptor.accept(tcp, deadline).await {
+        Ok(Incoming::Gkd(carrier)) => shake_hands(inner, carrier, address).await,
+        Ok(Incoming::Http(wire)) if inner.visit.is_some() => Some(Came::Http(wire)),
+        Ok(Incoming::Http(_) | Incoming::Foreign(_)) => {
             tracing::debug!(%address, "closed: it does not speak gkd");
-            return None;
+            None
         }
         Err(error) => {
             tracing::debug!(%address, %error, "closed");
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// The same, for what a WebSocket carries.
+async fn within_websocket(inner: &Arc<Inner>, wire: Wire, address: SocketAddr) -> Option<Came> {
+    match inner.acceptor.accept_websocket(wire).await {
+        Ok(carrier) => shake_hands(inner, carrier, address).await,
+        Err(error) => {
+            tracing::debug!(%address, %error, "a WebSocket was closed");
+            None
+        }
+    }
+}
+
+/// From the Hello to the Welcome.
+async fn shake_hands(inner: &Arc<Inner>, mut carrier: Carrier, address: SocketAddr) -> Option<Came> {
     let (hello, front) = match read_hello(&mut carrier).await {
         Ok(read) => read,
         Err(error) => {
@@ -85,7 +134,7 @@ async fn shake_hands(
     };
     match admit(inner, &carrier, &hello, address) {
         Ok((guard, welcome, place)) => match say_welcome(&mut carrier, &welcome).await {
-            Ok(()) => Some(Up { guard, carrier, front, _place: place }),
+            Ok(()) => Some(Came::Up(Up { guard, carrier, front, _place: place })),
             Err(error) => {
                 tracing::debug!(%address, %error, "closed");
                 None

@@ -127,9 +127,9 @@ async fn strangers_are_closed_and_an_honest_client_gets_in() {
     }
     let client = within("connect", Client::connect(address, 4)).await.unwrap();
     connection(&client, &server).await;
-    let mut http = TcpStream::connect(address).await.unwrap();
-    http.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    assert!(matches!(within("closed", http.read(&mut [0; 8])).await, Ok(0) | Err(_)));
+    let mut other = TcpStream::connect(address).await.unwrap();
+    other.write_all(b"SSH-2.0-OpenSSH_9.9\r\n").await.unwrap();
+    assert!(matches!(within("closed", other.read(&mut [0; 8])).await, Ok(0) | Err(_)));
     for mut stranger in silent {
         assert!(matches!(within("closed", stranger.read(&mut [0; 8])).await, Ok(0) | Err(_)));
     }

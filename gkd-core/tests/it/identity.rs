@@ -31,7 +31,7 @@ async fn hello(
     let tcp = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
     let tunnel = TunnelId(tunnel);
     let kind = CarrierKind::Plain;
-    let dial = Dial { kind, key, server: Some(server.key()), session, tunnel };
+    let dial = Dial { kind, key, server: Some(server.key()), session, tunnel, web: None };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let mut carrier = carrier::connect(tcp, &dial, deadline).await.unwrap();
     let mut buf = BytesMut::new();

@@ -12,6 +12,7 @@ mod stats;
 mod streams;
 mod support;
 mod via;
+mod websocket;
 
 #[cfg(feature = "futures-io")]
 mod futures_traits;

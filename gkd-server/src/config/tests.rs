@@ -70,6 +70,38 @@ fn what_is_left_out_has_its_default() {
     assert!(config.listen.is_empty() && config.users.is_empty() && config.public.is_none() && !config.plain);
     assert_eq!(config.congestion, Congestion::Auto);
     assert!(config.bench);
+    assert_eq!(config.websocket, WebSocketConfig::default());
+    assert!(
+        config.websocket.enabled && config.websocket.paths.is_empty() && config.websocket.hosts.is_empty()
+    );
+}
+
+#[test]
+fn what_websocket_is_narrowed_to_is_read() {
+    let text =
+        "[websocket]\nenabled = false\npaths = [\"/t\", \"/a%20b\"]\nhosts = [\"a.example\", \"::1\"]\n";
+    // IPv6 stands in brackets in requests, too.
+    assert!(problem(text).starts_with("line 4, column 23: "), "{}", problem(text));
+    let config = Config::parse(&text.replace("::1", "[::1]")).unwrap().websocket;
+    assert!(!config.enabled);
+    assert_eq!(
+        (config.paths, config.hosts),
+        (vec!["/t".into(), "/a%20b".into()], vec!["a.example".into(), "[::1]".into()])
+    );
+    for (setting, says) in [
+        ("paths = [\"/t\",\n \"t\"]", "line 3, column 2: \"t\" is no path: begin it with a slash, \"/t\""),
+        (
+            "paths = [\"/a b\"]",
+            "line 2, column 10: the path \"/a b\" has a wrong character, ' ': write it as %XX",
+        ),
+        ("paths = [\"/a?b\"]", "line 2, column 10: the path \"/a?b\" has a wrong character, '?'"),
+        ("hosts = [\"a.example:443\"]", "line 2, column 10: \"a.example:443\" has a port"),
+        ("hosts = [\"https://a\"]", "line 2, column 10: "),
+        ("path = \"/t\"", "line 2, column 1: unknown field `path`"),
+    ] {
+        let told = problem(&format!("[websocket]\n{setting}\n"));
+        assert!(told.starts_with(says), "{setting}: {told}");
+    }
 }
 
 #[test]

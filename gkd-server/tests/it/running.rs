@@ -318,7 +318,7 @@ async fn strangers_bytes_are_closed_and_disturb_nobody() {
     let (files, link) = Files::initialised();
     let running = files.run(&[]);
     let mut foreign = tokio::net::TcpStream::connect(("127.0.0.1", running.port)).await.unwrap();
-    foreign.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    foreign.write_all(b"SSH-2.0-OpenSSH_9.9\r\n").await.unwrap();
     let mut back = Vec::new();
     // Closed or reset, but not answered.
     timeout(LONG, foreign.read_to_end(&mut back)).await.expect("it is closed").ok();

@@ -64,7 +64,7 @@ async fn stranger(sent: &[u8]) {
     stranger.shutdown().await.expect("an open pipe");
     match accept(io).await {
         Ok(Incoming::Gkd(carrier)) => panic!("{carrier:?} proved a key with bytes that knew no challenge"),
-        Ok(Incoming::Foreign(mut wire)) => {
+        Ok(Incoming::Http(mut wire) | Incoming::Foreign(mut wire)) => {
             let mut all = Vec::new();
             wire.read_to_end(&mut all).await.expect("a pipe");
             assert_eq!(all, sent, "what is handed on is not all");

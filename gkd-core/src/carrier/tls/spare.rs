@@ -1,5 +1,5 @@
 //! Buffers that a thread lends to whichever tunnel it works at. Sealed records pass through one on their way to the
-//! socket and from it, so it stays warm, and an idle tunnel has none.
+//! socket and from it, and so do masked frames; so it stays warm, and an idle tunnel has none.
 
 use std::cell::Cell;
 
@@ -7,7 +7,7 @@ use super::record::RECORD_MAX;
 
 /// Holds what a tunnel reads or writes at a time, 256 KiB, with all that is around the content of its records
 /// (22 bytes for 16 KiB), and one record more.
-pub(super) const LEN: usize = 257 * 1024 + RECORD_MAX;
+pub(in crate::carrier) const LEN: usize = 257 * 1024 + RECORD_MAX;
 
 /// So many are kept by a thread: one to read through, one in place of that of a tunnel whose socket was full.
 const KEPT: usize = 2;
@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// A buffer of [`LEN`] bytes; what is in it means nothing.
-pub(super) fn take() -> Vec<u8> {
+pub(in crate::carrier) fn take() -> Vec<u8> {
     // A thread that is ending has none any more.
     let mut spare = SPARE.try_with(Cell::take).unwrap_or_default();
     let buffer = spare.pop();
@@ -26,7 +26,7 @@ pub(super) fn take() -> Vec<u8> {
 }
 
 /// Gives it back.
-pub(super) fn give(buffer: Vec<u8>) {
+pub(in crate::carrier) fn give(buffer: Vec<u8>) {
     if buffer.len() != LEN {
         return;
     }
