@@ -210,10 +210,9 @@ impl Registry {
                 },
             };
             first.get_or_insert(key.1);
-            let stop = CancellationToken::new();
-            let registered = Registered { listener: request.listener, index };
-            self.start(&session, peer, &socket, key, registered, request.proxy_header, stop.clone());
-            held.ports.insert(key, Port { socket, holder: number, peer, stop, place });
+            let port = Port { socket, holder: number, peer, stop: CancellationToken::new(), place };
+            self.start(&session, key.1, &port, &request, index);
+            held.ports.insert(key, port);
         }
         let ending = Arc::new(Ending::default());
         held.registrations.insert(number, Registration { peer, request, ending: ending.clone() });
@@ -281,19 +280,18 @@ impl Registry {
         Ok(((transport, addr), socket, place))
     }
 
-    /// Begins to serve a port for a session.
-    #[expect(clippy::too_many_arguments, reason = "all of what a port is")]
+    /// Begins to serve a port for the session that asked for it: the one of this index among those that it asked for.
     fn start<O: Opener>(
         self: &Arc<Self>,
         session: &O,
-        peer: PeerId,
-        socket: &PortSocket,
-        (_, addr): Key,
-        registered: Registered,
-        proxy_header: bool,
-        stop: CancellationToken,
+        addr: SocketAddr,
+        port: &Port,
+        request: &ListenRequest,
+        index: u16,
     ) {
-        let to = Destination::Registered(registered);
+        let Port { socket, peer, stop, .. } = port;
+        let (peer, stop, proxy_header) = (*peer, stop.clone(), request.proxy_header);
+        let to = Destination::Registered(Registered { listener: request.listener, index });
         let label = format!("what {} has behind {addr}", self.grants.name(&peer));
         let session = LimitedOpener::new(session.clone(), self.grants.rate(&peer));
         let outlet = Outlet::new(session, self.config.dial_timeout, self.config.relay.clone());
