@@ -8,6 +8,7 @@
 mod file;
 mod layer;
 mod links;
+mod overlaps;
 
 #[cfg(test)]
 mod tests;
@@ -129,6 +130,7 @@ impl Settings {
             Some((local, remote)) => {
                 let mut listeners = read_listeners(&local, End::Here)?;
                 listeners.extend(read_listeners(&remote, End::Server)?);
+                overlaps::refuse(&listeners, local.iter().chain(&remote).map(|written| &written.form))?;
                 listeners
             }
             None => {

@@ -394,3 +394,9 @@ fn answers_come_back_and_no_cut_does() {
         assert_eq!(Answer::decode(&mut BytesMut::from(garbage)), Err(Malformed));
     }
 }
+
+#[test]
+fn words_of_the_other_end_are_shown_without_what_moves_a_terminal() {
+    let refusal = Refusal::new(RefusalCause::InUse, "the server's \"port\"\u{1b}[31m\n");
+    assert_eq!(refusal.to_string(), r#"the server's "port"\u{1b}[31m\n"#);
+}
