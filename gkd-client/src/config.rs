@@ -243,6 +243,7 @@ fn read_links(
         texts.extend(links::read(file, notes)?);
     }
     let mut links: Vec<Link> = read_all(&texts)?;
+    links::check_alike(&links, &texts)?;
     for (link, text) in links.iter_mut().zip(&texts) {
         choose_carrier(link, plain, notes).map_err(|error| text.wrong(error))?;
     }

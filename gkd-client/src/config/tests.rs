@@ -295,6 +295,25 @@ fn the_example_in_the_documentation_is_read() {
 }
 
 #[test]
+fn links_of_other_servers_and_users_are_named() {
+    let of = |server, user| {
+        let (server, user) = (SecretKey::from_seed([server; 32]), SecretKey::from_seed([user; 32]));
+        Link::new(server.public(), user, vec!["b:1".parse().unwrap()]).to_string()
+    };
+    for (other, part) in
+        [(of(3, 2), "another server than the first"), (of(1, 3), "another user than the first")]
+    {
+        let failure = load_file(&format!("links = [\"{}\",\n\"{other}\"]", link("a:1"))).unwrap_err();
+        assert_one_sentence(&failure, Status::Config, part);
+        assert!(
+            failure.message.contains("line 2: ") && !failure.message.contains(&other[6..20]),
+            "{failure}"
+        );
+    }
+    load_file(&format!("links = [\"{}\", \"{}\"]", link("a:1"), of(1, 2))).unwrap();
+}
+
+#[test]
 fn listeners_that_want_the_same_port_are_named() {
     for (local, remote, line) in [
         ("\"mixed://1080\", \"tcp://127.0.0.1:1080:h:80\"", "", Some(1)),
