@@ -304,6 +304,20 @@ async fn socks_programs_send_datagrams_as_long_as_their_connection_is_there() {
 }
 
 #[tokio::test]
+async fn a_socks_program_that_is_quiet_does_not_hold_the_end_of_its_listener_up() {
+    let (listening, far) = listening("socks5://127.0.0.1:0", &ListenConfig::default()).await;
+    serve_far_ends(far);
+    let destination = echo().await;
+    let (mut control, relay) = associated(&listening).await;
+    let program = program(relay).await;
+    program.send(&wrapped(destination, b"hello")).await.unwrap();
+    timeout(LONG, recv(&program)).await.unwrap().unwrap();
+    listening.stop();
+    timeout(LONG, listening.ended()).await.expect("it ends");
+    assert_eq!(control.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_port_that_a_socks_program_says_is_the_only_one() {
     let (listening, mut far) = listening("socks5://127.0.0.1:0", &ListenConfig::default()).await;
     let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
