@@ -65,24 +65,39 @@ fn associate(proxy: u16) -> (TcpStream, u16) {
     (control, u16::from_be_bytes([reply[10], reply[11]]))
 }
 
+/// A client with a flow of a forward and one of a SOCKS program, which is told its end on the connection that comes with it.
+fn with_flows() -> (Setup, TcpStream) {
+    let (port, target) = (free_port(), echo());
+    let setup = Setup::with(&[], &["-L", &format!("udp://{port}:127.0.0.1:{target}")]);
+    setup.client.wait_for_log("UDP forward");
+    ask(port, b"hello", b"hello");
+    let (control, relay) = associate(setup.proxy);
+    let wrapped = [&[0, 0, 0, 1, 127, 0, 0, 1][..], &target.to_be_bytes(), b"hello"].concat();
+    ask(relay, &wrapped, &wrapped);
+    (setup, control)
+}
+
+/// Whether it was ending because of two connections, and neither was cut.
+fn assert_ended(log: &str) {
+    assert!(log.contains("ending: 2 connections may "), "{log}");
+    assert!(log.lines().last().unwrap().ends_with(" ended") && !log.contains("reset"), "{log}");
+}
+
 #[test]
 fn flows_of_datagrams_do_not_hold_the_end_of_the_server_up() {
-    let (port, target) = (free_port(), echo());
-    let mut setup = Setup::with(&[], &["-L", &format!("udp://{port}:127.0.0.1:{target}")]);
-    setup.client.wait_for_log("UDP forward");
-    let _forwarded = ask(port, b"hello", b"hello");
-    let (mut control, relay) = associate(setup.proxy);
-    let wrapped = [&[0, 0, 0, 1, 127, 0, 0, 1][..], &target.to_be_bytes(), b"hello"].concat();
-    let _relayed = ask(relay, &wrapped, &wrapped);
-
+    let (mut setup, mut control) = with_flows();
     setup.server.signal("TERM");
     assert_eq!(setup.server.wait(), 0);
-    let log = setup.server.log();
-    assert!(
-        log.contains("2 connections may take") && log.lines().last().unwrap().ends_with(" ended"),
-        "{log}"
-    );
-    // Its program is told.
+    assert_ended(&setup.server.log());
+    assert_eq!(control.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn flows_of_datagrams_do_not_hold_the_end_of_the_client_up() {
+    let (mut setup, mut control) = with_flows();
+    setup.client.signal("TERM");
+    assert_eq!(setup.client.wait(), 0);
+    assert_ended(&setup.client.log());
     assert_eq!(control.read(&mut [0]).unwrap(), 0);
 }
 
