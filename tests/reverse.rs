@@ -142,3 +142,49 @@ fn what_the_rules_forbid_is_told_and_nothing_else_suffers() {
     wait_for_port(listener);
     assert_eq!(come(listener, 3).unwrap().1, "one");
 }
+
+#[test]
+fn a_hup_that_takes_a_port_away_closes_it_and_cuts_nobody() {
+    let (target, listener) = (service("one"), free_port());
+    let remote = format!("tcp://{listener}:127.0.0.1:{target}");
+    let setup = Setup::with(&[], &["-R", &remote]);
+    setup.client.wait_for_log("the server listens on");
+    let (mut live, _) = come(listener, 3).unwrap();
+    let path = setup.folder.path().join("server/server.toml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, before.replace("[[user]]\n", "[[user]]\nreverse = []\n")).unwrap();
+    setup.server.signal("HUP");
+    setup.client.wait_for_log("may listen on nothing at the server");
+    until("the port is closed", || TcpStream::connect(loopback(listener)).is_err());
+    live.write_all(b"goes on").unwrap();
+    let mut back = [0; 7];
+    live.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"goes on");
+}
+
+#[test]
+fn a_listener_goes_when_its_session_is_gone_for_good() {
+    let Serving { mut server, port, link, folder } = Serving::with(&[]);
+    server.signal("TERM");
+    assert_eq!(server.wait(), 0);
+    let dir = folder.path().join("server");
+    let path = dir.join("server.toml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    let after = before.replace("# resume = \"60s\"", "resume = \"1s\"");
+    assert_ne!(before, after);
+    std::fs::write(&path, after).unwrap();
+    let listen = format!("127.0.0.1:{port}");
+    let again = ["run", "--dir", dir.to_str().unwrap(), "--listen", &listen];
+    let server = Program::start("gkd-server", folder.path(), &again);
+    wait_for_port(port);
+
+    let listener = free_port();
+    let remote = format!("tcp://{listener}:127.0.0.1:{}", service("one"));
+    let mut client = Program::start("gkd-client", folder.path(), &[&link, "-R", &remote]);
+    wait_for_port(listener);
+    client.signal("KILL");
+    client.wait();
+    server.wait_for_log("a session ended: ");
+    until("the port is closed", || TcpStream::connect(loopback(listener)).is_err());
+    server.wait_for_log("does not listen on");
+}

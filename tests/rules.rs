@@ -197,6 +197,36 @@ fn a_rule_on_a_name_sees_the_name_that_the_program_gave() {
 }
 
 #[test]
+fn an_address_of_this_machine_is_denied_in_every_form() {
+    // Only IPv4 loopback is allowed to all: so the user's rule takes it away, and what is left is the default.
+    let serving = Serving::with(&[]);
+    let link = User::link(&serving, "ann", "rules = [{ deny = \"127.0.0.0/8\" }]");
+    hup(&serving, "read anew");
+    let ann = User::start(&serving, link);
+    let port = echo();
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "localhost",
+        "::1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "0.0.0.0",
+        "::",
+        "169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "10.0.0.1",
+        "255.255.255.255",
+    ] {
+        ann.is_denied(host, port);
+    }
+    ann.is_denied("192.0.2.1", 25);
+}
+
+#[test]
 fn limits_of_one_user_hold_for_it_alone() {
     let serving = Serving::with(&[]);
     let port = echo();

@@ -21,16 +21,16 @@ A LISTENER is one of
   socks5://[USER:PASS@][BIND:]PORT  SOCKS5
   http://[USER:PASS@][BIND:]PORT    HTTP proxy
   tcp://[BIND:]PORT:HOST:PORT       fixed TCP forward; PORT may be a range
-  tcp://[BIND:]PORT:unix:PATH       the same to a Unix socket of the end that dials, which is for -R
+  tcp://[BIND:]PORT:unix:PATH       the same to a Unix socket; one of the server's, where its rules name it
   udp://[BIND:]PORT:HOST:PORT       fixed UDP forward
 with ?strict=1 (answer when the far end has connected) or, for tcp, ?proxy=v2. BIND is 127.0.0.1 by default.
 
 An option goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_REMOTE, GKD_BIND, \
 GKD_VIA, GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
 file: --config, else client.toml in $XDG_CONFIG_HOME/gkd (~/.config/gkd) or /etc/gkd. The file says the same with the \
-same words (links, link_file, tunnels, local, bind, via, congestion, plain, log, log_format), and what only it can: time-outs, \
+same words (links, link_file, tunnels, local, remote, bind, via, congestion, plain, log, log_format), and what only it can: time-outs, \
 a table [timeouts] with dial, handshake, half_closed, udp_idle, resume and silent, each a time such as \"10s\"; and names for \
-listeners, tables [[listener]] with name and local.
+listeners, tables [[listener]] with name and local or remote.
 
 RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out of it.
 

@@ -8,6 +8,7 @@
 mod file;
 mod layer;
 mod links;
+mod overlaps;
 mod via;
 
 #[cfg(test)]
@@ -133,6 +134,7 @@ impl Settings {
             Some((local, remote)) => {
                 let mut listeners = read_listeners(&local, End::Here)?;
                 listeners.extend(read_listeners(&remote, End::Server)?);
+                overlaps::refuse(&listeners, local.iter().chain(&remote).map(|written| &written.form))?;
                 listeners
             }
             None => {
@@ -240,6 +242,7 @@ fn read_links(
         texts.extend(links::read(file, notes)?);
     }
     let mut links: Vec<Link> = read_all(&texts)?;
+    links::check_alike(&links, &texts)?;
     for (link, text) in links.iter_mut().zip(&texts) {
         choose_carrier(link, plain, notes).map_err(|error| text.wrong(error))?;
     }

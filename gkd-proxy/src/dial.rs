@@ -3,12 +3,16 @@
 //! A name is resolved once, every address is judged by the [rules](crate::rules) beside the name, and exactly the addresses
 //! that passed are dialled, so that a name that resolves differently the next moment leads nowhere else. Of
 //! several addresses the first that answers wins (RFC 8305): the two families take turns, and each attempt
-//! has a head start before the next begins beside it.
+//! has a head start before the next begins beside it. Unix sockets are reached in `unix`.
+
+#[cfg(unix)]
+mod unix;
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,9 +76,9 @@ pub enum DialCause {
     /// All of the addresses are forbidden; this is one of them.
     #[error("{0} is not allowed ({1}): {mend}", mend = .1.mend())]
     Denied(IpAddr, Denial),
-    /// Unix sockets of this end are reached by nobody else.
-    #[error("Unix sockets of this end are not for others")]
-    Path,
+    /// A Unix socket of this end is forbidden, or the one at this path, to which it leads.
+    #[error("it {}is not allowed: {mend}", leads(.0), mend = Denial::Path.mend())]
+    Path(Option<PathBuf>),
     /// A Unix socket was not reached.
     #[error("{0}")]
     Socket(io::Error),
@@ -220,6 +224,12 @@ impl Dialer {
     }
 }
 
+/// Where a path of a Unix socket leads, in the words of an error.
+fn leads(real: &Option<PathBuf>) -> String {
+    let leads = |real: &PathBuf| format!("leads to {}, which ", real.to_string_lossy().escape_debug());
+    real.as_ref().map(leads).unwrap_or_default()
+}
+
 /// The order in which addresses are tried: the families take turns, the first address's family beginning.
 fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
@@ -300,7 +310,7 @@ impl From<DialCause> for DialFailure {
     fn from(cause: DialCause) -> Self {
         let error = match &cause {
             DialCause::Name(_) => DialError::NotResolved,
-            DialCause::Denied(..) | DialCause::Path => DialError::Denied,
+            DialCause::Denied(..) | DialCause::Path(_) => DialError::Denied,
             DialCause::NotOffered => DialError::NotOffered,
             // Nobody made a socket there yet, or whoever did is gone.
             DialCause::Socket(error) if error.kind() == io::ErrorKind::NotFound => DialError::Unreachable,

@@ -2,6 +2,8 @@
 //! ([`Exit`]).
 
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,9 +18,12 @@ use tokio::net::UnixStream;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::connection::VirtualConnection;
-use crate::destination::{Control, Destination, DestinationError, ListenRequest, Target, UnixPath};
+#[cfg(unix)]
+use crate::destination::UnixPath;
+use crate::destination::{Control, Destination, DestinationError, ListenRequest, Target};
 use crate::dial::{DialCause, DialFailure, Dialer};
 use crate::measure::{MeasureError, Measuring};
 use crate::policy::{Judge, Policy};
@@ -26,6 +31,7 @@ use crate::rate::Limited;
 use crate::relay::{End, RelayConfig, Relayed, relay};
 use crate::reverse::{Offers, Refusal, Registry};
 use crate::rules::Denial;
+use crate::udp::Idle;
 use crate::udp::exit::{Guide, to_any, to_one};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
@@ -41,6 +47,8 @@ pub struct Exit {
     registry: Option<Arc<Registry>>,
     /// Where it is set, nothing else is dialled.
     offers: Option<Offers>,
+    /// Flows of datagrams end as soon as they are quiet.
+    ending: CancellationToken,
     failures: Seldom,
     /// How often a destination was not dialled because too many were open.
     refused: AtomicU64,
@@ -53,7 +61,7 @@ struct NoRoom;
 enum Way {
     Tcp(Reached<TcpStream>),
     #[cfg(unix)]
-    Unix(Reached<UnixStream>),
+    Unix(Reached<UnixSocket>),
     Udp(Reached<UdpSocket>),
     UdpAny,
     Measure,
@@ -65,7 +73,14 @@ enum Dialled {
     Tcp(TcpStream),
     Udp(UdpSocket),
     #[cfg(unix)]
-    Unix(UnixStream),
+    Unix(UnixSocket),
+}
+
+/// A Unix socket, and by rules the path that it really has; none where this end itself named it.
+#[cfg(unix)]
+struct UnixSocket {
+    stream: UnixStream,
+    real: Option<PathBuf>,
 }
 
 /// A destination that was reached.
@@ -125,6 +140,7 @@ impl Exit {
             measuring: None,
             registry: None,
             offers: None,
+            ending: CancellationToken::new(),
             failures: Seldom::default(),
             refused: AtomicU64::new(0),
         }
@@ -168,6 +184,17 @@ impl Exit {
     /// Dials by another policy from now on, or by the same rules for all, and resets the connections that it forbids.
     pub fn set_policy(&self, policy: impl Into<Policy>) {
         self.policy.send_replace(Arc::new(policy.into()));
+    }
+
+    /// Has flows of datagrams end as soon as nothing has moved in them for a second, for they have no end of their own that
+    /// whoever drains could wait for.
+    pub fn end_quiet_flows(&self) {
+        self.ending.cancel();
+    }
+
+    /// When a flow of datagrams is idle for too long.
+    fn idle(&self) -> Idle {
+        Idle::new(self.relay.udp_idle_for).or_quiet(self.ending.clone())
     }
 
     /// Judges what this peer wants to reach, now and whenever the policy changes.
@@ -248,7 +275,7 @@ impl Exit {
             Ok(match &destination {
                 Destination::Udp(target) => Dialled::Udp(dialer.reach_datagrams(peer, target).await?),
                 #[cfg(unix)]
-                Destination::Unix(path) => Dialled::Unix(self.dial_unix(path).await?),
+                Destination::Unix(path) => Dialled::Unix(self.dial_unix(&dialer, path).await?),
                 Destination::Tcp(target) => {
                     Dialled::Tcp(dialer.dial_for(peer, target, || self.place(peer).ok()).await?)
                 }
@@ -276,14 +303,14 @@ impl Exit {
         }
     }
 
-    /// Connects to a Unix socket. That of the end that offers it is its own affair; of others, none is reached.
+    /// Connects to a Unix socket: by the rules, or to whichever this end itself offers.
     #[cfg(unix)]
-    async fn dial_unix(&self, path: &UnixPath) -> Result<UnixStream, DialFailure> {
-        if self.offers.is_none() {
-            return Err(DialCause::Path.into());
+    async fn dial_unix(&self, dialer: &Dialer, path: &UnixPath) -> Result<UnixSocket, DialFailure> {
+        if self.offers.is_some() {
+            return Ok(UnixSocket { stream: dialer.reach_own_socket(path).await?, real: None });
         }
-        let connected = UnixStream::connect(path.as_str()).await;
-        connected.map_err(|error| DialCause::Socket(error).into())
+        let (stream, real) = dialer.reach_socket(path).await?;
+        Ok(UnixSocket { stream, real: Some(real) })
     }
 
     /// What the connection is to lead to; where something is offered, what stands behind the listener that it names.
@@ -364,11 +391,19 @@ impl Exit {
     async fn relay_unix<C: VirtualConnection>(
         &self,
         connection: &C,
-        mut reached: Reached<UnixStream>,
+        reached: Reached<UnixSocket>,
     ) -> Result<Relayed, ExitError> {
-        let relayed = relay(&mut reached.socket, connection, Bytes::new(), &self.relay).await;
+        let Reached { socket: UnixSocket { mut stream, real }, destination, mut judge, _place } = reached;
+        let relayed = tokio::select! {
+            // As above.
+            biased;
+            relayed = relay(&mut stream, connection, Bytes::new(), &self.relay) => relayed,
+            denial = forbidden_socket(&mut judge, &destination, &real) => {
+                return Err(ExitError::Forbidden(destination, denial));
+            }
+        };
         let Relayed { up, down, end } = &relayed;
-        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.destination);
+        tracing::debug!("{destination}: {down} bytes up, {up} down, {end:?}");
         Ok(relayed)
     }
 
@@ -380,7 +415,7 @@ impl Exit {
     ) -> Result<Relayed, ExitError> {
         let address = reached.socket.peer_addr().ok();
         let relayed = tokio::select! {
-            relayed = to_one(connection, &reached.socket, self.relay.udp_idle_for) => relayed,
+            relayed = to_one(connection, &reached.socket, self.idle()) => relayed,
             denial = forbidden(&mut reached.judge, &reached.destination, &address) => {
                 connection.reset(ResetCode::APPLICATION);
                 return Err(ExitError::Forbidden(reached.destination, denial));
@@ -395,7 +430,7 @@ impl Exit {
     async fn relay_to_any<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
         connection.confirm(Ok(()));
         let guide = DatagramGuide { exit: self, peer: connection.peer() };
-        let relayed = to_any(connection, &guide, self.relay.udp_idle_for).await;
+        let relayed = to_any(connection, &guide, self.idle()).await;
         let Relayed { up, down, end } = &relayed;
         tracing::debug!("datagrams: {down} bytes up, {up} down, {end:?}");
         Ok(relayed)
@@ -468,6 +503,19 @@ async fn forbidden(judge: &mut Judge, destination: &Destination, address: &Optio
         judge.changed().await;
         let denial = address.and_then(|address| judge.check(destination.name(), address).err());
         if let Some(denial) = denial {
+            return denial;
+        }
+    }
+}
+
+/// The same of a Unix socket: its path as it was asked for, and the one that it really has.
+#[cfg(unix)]
+async fn forbidden_socket(judge: &mut Judge, destination: &Destination, real: &Option<PathBuf>) -> Denial {
+    loop {
+        judge.changed().await;
+        let (Destination::Unix(asked), Some(real)) = (destination, real) else { continue };
+        let judged = judge.check_path(Path::new(asked.as_str())).and_then(|()| judge.check_path(real));
+        if let Err(denial) = judged {
             return denial;
         }
     }

@@ -6,6 +6,7 @@
 //! no `Via`; protocols that begin with an upgrade of HTTP go through CONNECT. Messages are not passed through
 //! as they come but read and written anew, so that both ends see the same bounds of the same messages.
 
+mod expect;
 mod forward;
 pub(crate) mod headers;
 

@@ -155,7 +155,8 @@ pub async fn listen<O: Opener>(
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
     };
-    let outlet = Arc::new(Outlet::new(opener, config.dial_timeout, config.relay.clone()));
+    let outlet = Outlet::new(opener, config.dial_timeout, config.relay.clone());
+    let outlet = Arc::new(outlet.stopped_by(listening.stop.clone()));
     let slots = Slots::new(config.max_handshakes, config.handshake_timeout);
     for (addr, bound) in ports {
         let (outlet, tasks, stop) = (Arc::clone(&outlet), listening.tasks.clone(), listening.stop.clone());

@@ -8,11 +8,13 @@ use futures::FutureExt;
 use gkd_core::seldom::Seldom;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Opener, VirtualConnection};
 use crate::destination::Destination;
 use crate::reach::ReachError;
 use crate::relay::{End, RelayConfig, Relayed, relay};
+use crate::udp::Idle;
 
 /// What the far end's answer may take beyond its dial: a round trip, and tunnels that come back meanwhile.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
@@ -24,12 +26,20 @@ pub(crate) struct Outlet<O> {
     relay: RelayConfig,
     /// What stands in the log for all destinations, where these say nothing to people.
     label: Option<Box<str>>,
+    /// Its listener takes no more programs.
+    stop: CancellationToken,
     failures: Seldom,
 }
 
 impl<O: Opener> Outlet<O> {
     pub(crate) fn new(opener: O, dial_timeout: Duration, relay: RelayConfig) -> Self {
-        Self { opener, dial_timeout, relay, label: None, failures: Seldom::default() }
+        let stop = CancellationToken::new();
+        Self { opener, dial_timeout, relay, label: None, stop, failures: Seldom::default() }
+    }
+
+    /// The same of a listener that this stops.
+    pub(crate) fn stopped_by(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
     }
 
     /// The same with a name for all destinations in the log.
@@ -71,6 +81,12 @@ impl<O: Opener> Outlet<O> {
     /// How long a flow of datagrams may be idle.
     pub(crate) fn udp_idle_for(&self) -> Duration {
         self.relay.udp_idle_for
+    }
+
+    /// When datagrams of a program have been idle for too long: its connection may stay for ever, and must not hold the end
+    /// of its listener up.
+    pub(crate) fn idle(&self) -> Idle {
+        Idle::new(self.relay.udp_idle_for).or_quiet(self.stop.clone())
     }
 
     /// Carries bytes between a program and its connection, until both are done.

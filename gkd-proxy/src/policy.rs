@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use gkd_core::proto::id::PeerId;
@@ -90,6 +91,11 @@ impl Judge {
     /// Whether this address may be reached now, to which a program's `name` led; none where it gave the address itself.
     pub fn check(&mut self, name: Option<&str>, addr: SocketAddr) -> Result<(), Denial> {
         self.terms().rules.check(name, addr)
+    }
+
+    /// Whether the Unix socket of this path may be reached now.
+    pub fn check_path(&mut self, path: &Path) -> Result<(), Denial> {
+        self.terms().rules.check_path(path)
     }
 
     /// Waits until other terms are in force than those that were seen last; for ever when nobody is left who could change

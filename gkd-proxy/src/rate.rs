@@ -1,8 +1,8 @@
 //! How many bytes a second a user may move ([`Rate`]), over all of its connections, and the connection that keeps to it
 //! ([`Limited`]).
 //!
-//! What waits for its turn is not read, so whoever sends is slowed down by credit and by TCP; nothing is dropped. In each
-//! direction those that wait take turns of some KiB, in the order in which they came, so that one of many connections has
+//! What waits for its turn is not read, so whoever sends is slowed down by credit and by TCP; nothing is dropped but
+//! datagrams, which do not wait, and have up to half of a rate that connections use up. In each direction those that wait take turns of some KiB, in the order in which they came, so that one of many connections has
 //! its part. It knows nothing of users: they are told apart by who hands out a rate.
 //!
 //! | room | what is in it |

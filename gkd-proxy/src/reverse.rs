@@ -28,7 +28,7 @@ mod offers;
 mod registry;
 mod remote;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -79,8 +79,14 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The other end's words may reach a terminal.
-        self.words.escape_debug().fmt(f)
+        // The other end's words may reach a terminal. Quotes do no harm there.
+        for c in self.words.chars() {
+            match c {
+                '\'' | '"' => f.write_char(c)?,
+                other => other.escape_debug().fmt(f)?,
+            }
+        }
+        Ok(())
     }
 }
 

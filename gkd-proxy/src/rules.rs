@@ -19,9 +19,11 @@
 //! | `rule`, `suffix`, `ports` | one rule, and how its parts are written |
 //! | `special`, `own` | what the default denies |
 //! | `binds` | what reverse listeners may bind, which is no matter of dialling |
+//! | `paths` | which Unix sockets may be dialled: those that are named, and no other |
 
 mod binds;
 mod own;
+mod paths;
 mod ports;
 mod rule;
 mod special;
@@ -29,6 +31,7 @@ mod suffix;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -38,6 +41,7 @@ use rule::Asked;
 use special::{canonical, special};
 
 pub use binds::{Bind, BindError, Binds};
+pub use paths::{PathRule, PathRuleError, Paths};
 pub use ports::{Ports, PortsError};
 pub use rule::{Rule, Subject, SubjectError, Verdict};
 pub use special::Range;
@@ -55,6 +59,7 @@ pub struct Rules {
     rules: Arc<[Rule]>,
     allowed: Arc<[IpNet]>,
     own: OwnAddresses,
+    paths: Arc<Paths>,
 }
 
 /// Why an address may not be dialled.
@@ -71,6 +76,8 @@ pub enum Denial {
     Mail,
     /// The user's rule of this number says so; they count from 1.
     Rule(usize),
+    /// It is a Unix socket that the user's paths do not name.
+    Path,
 }
 
 impl Rules {
@@ -93,6 +100,11 @@ impl Rules {
         Self { rules: rules.into(), ..self.clone() }
     }
 
+    /// The same, by which these Unix sockets may be dialled.
+    pub fn with_paths(self, paths: impl Into<Arc<Paths>>) -> Self {
+        Self { paths: paths.into(), ..self }
+    }
+
     /// The rules by which nothing may be dialled.
     pub fn none() -> Self {
         let nothing = Rule { verdict: Verdict::Deny, subject: Subject::All, ports: Ports::default() };
@@ -108,6 +120,11 @@ impl Rules {
             Some((_, rule)) if rule.lifts(&asked) => Ok(()),
             Some(_) | None => self.check_of_all(&asked),
         }
+    }
+
+    /// Whether the Unix socket of this path may be dialled. Links are for whoever dials: see [`Paths`].
+    pub fn check_path(&self, path: &Path) -> Result<(), Denial> {
+        if self.paths.permit(path) { Ok(()) } else { Err(Denial::Path) }
     }
 
     /// What holds for all users.
@@ -148,6 +165,7 @@ impl Denial {
     pub fn mend(self) -> &'static str {
         match self {
             Self::Rule(_) => "change the rules of the user in server.toml to permit it",
+            Self::Path => "`unix` of the user in server.toml would permit it",
             _ => {
                 "--allow or `allow` in server.toml would permit it, or a rule of the user that allows its range"
             }
@@ -163,6 +181,7 @@ impl fmt::Display for Denial {
             Self::OwnUnknown => f.write_str("perhaps of the server itself, whose addresses cannot be read"),
             Self::Mail => f.write_str("port 25, mail between servers"),
             Self::Rule(number) => write!(f, "denied by rule {number} of the user"),
+            Self::Path => f.write_str("the user's unix does not name it"),
         }
     }
 }

@@ -80,7 +80,7 @@ pub(crate) async fn serve<O: Opener>(
     }
 }
 
-/// Serves a program that sends datagrams, until it closes this connection.
+/// Serves a program that sends datagrams, until it closes this connection or sends and gets none for too long.
 async fn associate<O: Opener>(mut socket: TcpStream, port: Option<u16>, outlet: &Outlet<O>) {
     let opened = async {
         let connection = outlet.open(&Destination::UdpAny).await.map_err(|error| error.socks_reply())?;
@@ -94,7 +94,8 @@ async fn associate<O: Opener>(mut socket: TcpStream, port: Option<u16>, outlet: 
     match opened.await {
         Ok((connection, datagrams, address)) => {
             if send_reply(&mut socket, SUCCEEDED, address).await.is_ok()
-                && let Err(error) = associate::serve(&mut socket, &datagrams, &connection, port).await
+                && let Err(error) =
+                    associate::serve(&mut socket, &datagrams, &connection, port, outlet.idle()).await
             {
                 tracing::debug!("a program's datagrams ended: {error}");
             }

@@ -3,7 +3,7 @@
 //!
 //! What one program's address sends and gets is a flow: one connection of the session, whose datagrams carry it. Its
 //! stream carries nothing; that it ends, ends the flow at both ends. A flow that is idle ends as well, for nothing else
-//! tells that a program is gone. No order is imposed and nothing is sent again: where a queue is full, its oldest
+//! tells that a program is gone; where either end is ending, as soon as it is quiet. No order is imposed and nothing is sent again: where a queue is full, its oldest
 //! datagram goes.
 
 pub(crate) mod associate;
@@ -11,7 +11,7 @@ pub(crate) mod exit;
 pub(crate) mod flows;
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,12 +22,17 @@ use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::connection::VirtualConnection;
 
 /// How long a flow may be idle. Two minutes is the least that a translator of addresses may forget one after (RFC 4787,
 /// section 4.3): what works behind one works here.
 pub const IDLE: Duration = Duration::from_secs(120);
+
+/// How long a flow may be idle where its end is ending: long enough for the answer to a question that was just asked.
+/// What is in use goes on, as connections do.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What fits into one datagram over IPv4: 65,535 bytes without the headers of IP and UDP.
 pub(crate) const MAX_PAYLOAD: usize = 65_507;
@@ -134,11 +139,18 @@ pub(crate) struct Idle {
     /// In milliseconds since then.
     last: AtomicU64,
     most: Duration,
+    /// Whether this end is ending, where somebody tells.
+    ending: Option<CancellationToken>,
 }
 
 impl Idle {
     pub(crate) fn new(most: Duration) -> Self {
-        Self { began: Instant::now(), last: AtomicU64::new(0), most }
+        Self { began: Instant::now(), last: AtomicU64::new(0), most, ending: None }
+    }
+
+    /// The same of a flow that is to end as soon as it is quiet when this is cancelled.
+    pub(crate) fn or_quiet(self, ending: CancellationToken) -> Self {
+        Self { ending: Some(ending), ..self }
     }
 
     /// Something moved.
@@ -155,12 +167,26 @@ impl Idle {
     /// Waits until nothing has moved for so long.
     pub(crate) async fn expired(&self) {
         loop {
-            let due = self.last() + self.most;
+            let ending = self.ending.as_ref().filter(|ending| !ending.is_cancelled());
+            let most =
+                if self.ending.is_some() && ending.is_none() { self.most.min(QUIET) } else { self.most };
+            let due = self.last() + most;
             if due <= Instant::now() {
                 return;
             }
-            sleep_until(due).await;
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = cancelled(ending) => {}
+            }
         }
+    }
+}
+
+/// Waits for ever where there is nothing to be cancelled.
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => pending().await,
     }
 }
 

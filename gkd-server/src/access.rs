@@ -97,9 +97,11 @@ impl Access {
         }
     }
 
-    /// Closes the ports that users listen on: nothing else would end what holds them open.
-    pub(crate) fn stop_listeners(&self) {
+    /// Ends what would go on for ever: closes the ports that users listen on, and has flows of datagrams end as soon as they
+    /// are quiet.
+    pub(crate) fn begin_to_end(&self) {
         self.registry.stop();
+        self.exit.end_quiet_flows();
     }
 
     /// What connections are served with.
@@ -211,7 +213,7 @@ impl Reach {
         users.iter().fold(Policy::new(nobody), |policy, (key, known)| {
             let terms = Terms {
                 name: Some(known.user.name.as_str().into()),
-                rules: of_all.of_user(known.user.rules.clone()).into(),
+                rules: of_all.of_user(known.user.rules.clone()).with_paths(known.user.paths.clone()).into(),
                 rate: Some(known.rate.clone()),
             };
             policy.with(*key, terms)

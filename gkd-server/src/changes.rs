@@ -42,6 +42,7 @@ fn differs(before: &User, after: &User) -> Vec<&'static str> {
         ("key", before.key != after.key),
         ("rules", before.rules != after.rules),
         ("reverse", before.binds != after.binds),
+        ("unix", before.paths != after.paths),
         ("limits", before.limits != after.limits),
     ];
     parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -70,6 +71,7 @@ mod tests {
             ("a;bb", "bb", true, "allow changed, a removed"),
             ("a", "a rules = [{ deny = \"*\" }]", false, "a has another rules"),
             ("a", "a reverse = [\"80\"]\nlimits = { sessions = 1 }", false, "a has another reverse, limits"),
+            ("a unix = [\"/run/x\"]", "a unix = [\"/run/x/*\"]", false, "a has another unix"),
             (
                 "",
                 "1;22;333;4444;55555;666666;7777777;88888888;999999999;1010101010",

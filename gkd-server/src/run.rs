@@ -137,7 +137,7 @@ impl Running {
 
     /// Lets live connections end, for some time, unless a second signal comes.
     async fn end(&self, signals: &mut Signals, control: &mut Control) {
-        self.access.stop_listeners();
+        self.access.begin_to_end();
         let live: usize = self.server.sessions().iter().map(|session| session.stats().connections).sum();
         if live > 0 {
             tracing::info!(

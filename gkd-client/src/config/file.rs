@@ -4,6 +4,7 @@
 //! links = ["gkd://KEY@server.example:9990"]   # or link_file = "laptop.link", beside this file
 //! tunnels = 4                                 # or "auto": 4 at first, and more as long as they bring something
 //! local = ["mixed://127.0.0.1:1080"]          # or tables [[listener]], below
+//! remote = ["tcp://8080:localhost:3000"]      # at the server
 //! bind = ["eth0"]
 //! via = "http://proxy.example:3128"           # or "env": the proxy that https_proxy or all_proxy names
 //! congestion = "auto"
@@ -19,9 +20,9 @@
 //! resume = "60s"                              # for tunnels to come back, before all connections are reset
 //! silent = "20s"                              # for a tunnel that owes an answer, before it is dropped
 //!
-//! [[listener]]                                # one listener, beside those of `local`
+//! [[listener]]                                # one listener, beside those of `local` and `remote`
 //! name = "database"                           # shown in the log and by status; each name once
-//! local = "tcp://5432:db.internal:5432"
+//! local = "tcp://5432:db.internal:5432"       # or remote
 //! ```
 
 use std::collections::{BTreeMap, HashMap};

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
+use gkd_core::link::Link;
 use gkd_proxy::program::Failure;
 
 use super::layer::{Origin, Text};
@@ -37,4 +38,21 @@ pub(super) fn read(named: &Text, notes: &mut Vec<String>) -> Result<Vec<Text>, F
         return Err(Failure::config(message));
     }
     Ok(texts)
+}
+
+/// Several links are paths of one session, which is with one server and of one user.
+pub(super) fn check_alike(links: &[Link], texts: &[Text]) -> Result<(), Failure> {
+    let Some(first) = links.first() else { return Ok(()) };
+    for (link, text) in links.iter().zip(texts) {
+        let other = match (link.server == first.server, link.user == first.user) {
+            (true, true) => continue,
+            (false, _) => "server",
+            (true, false) => "user",
+        };
+        return Err(text.wrong(format!(
+            "this link is of another {other} than the first, and all links of one client are paths of one session: start a \
+             client for each"
+        )));
+    }
+    Ok(())
 }

@@ -327,6 +327,53 @@ fn the_example_in_the_documentation_is_read() {
 }
 
 #[test]
+fn links_of_other_servers_and_users_are_named() {
+    let of = |server, user| {
+        let (server, user) = (SecretKey::from_seed([server; 32]), SecretKey::from_seed([user; 32]));
+        Link::new(server.public(), user, vec!["b:1".parse().unwrap()]).to_string()
+    };
+    for (other, part) in
+        [(of(3, 2), "another server than the first"), (of(1, 3), "another user than the first")]
+    {
+        let failure = load_file(&format!("links = [\"{}\",\n\"{other}\"]", link("a:1"))).unwrap_err();
+        assert_one_sentence(&failure, Status::Config, part);
+        assert!(
+            failure.message.contains("line 2: ") && !failure.message.contains(&other[6..20]),
+            "{failure}"
+        );
+    }
+    load_file(&format!("links = [\"{}\", \"{}\"]", link("a:1"), of(1, 2))).unwrap();
+}
+
+#[test]
+fn listeners_that_want_the_same_port_are_named() {
+    for (local, remote, line) in [
+        ("\"mixed://1080\", \"tcp://127.0.0.1:1080:h:80\"", "", Some(1)),
+        ("\"tcp://9000-9009:h:80-89\", \"mixed://0.0.0.0:9009\"", "", Some(1)),
+        ("\"mixed://[::]:9009\", \"mixed://[::1]:9009\"", "", Some(1)),
+        ("\"udp://53:h:53\", \"udp://53:h:54\"", "", Some(1)),
+        ("\"mixed://1\"", "\"tcp://80:h:80\", \"tcp://80:h:81\"", Some(2)),
+        ("\"mixed://1\"", "\"tcp://0.0.0.0:80:h:80\", \"tcp://10.0.0.1:80:h:81\"", Some(2)),
+        // Of other ends, transports, families, addresses and ports; any that is free; of an address that is not known here.
+        ("\"tcp://53:h:53\", \"udp://53:h:53\"", "\"tcp://53:h:53\", \"udp://53:h:53\"", None),
+        ("\"mixed://0.0.0.0:1\", \"mixed://[::]:1\", \"mixed://[::]:2\"", "", None),
+        ("\"mixed://127.0.0.1:1\", \"mixed://127.0.0.2:1\"", "", None),
+        ("\"mixed://0\", \"mixed://0\"", "", None),
+        ("", "\"tcp://80:h:80\", \"tcp://10.0.0.1:80:h:81\"", None),
+    ] {
+        let read = load_file(&format!("local = [{local}]\nremote = [{remote}]"));
+        match line {
+            Some(line) => {
+                let failure = read.unwrap_err();
+                assert_one_sentence(&failure, Status::Config, "give one of them another, or leave it out");
+                assert!(failure.to_string().contains(&format!("line {line}: listener")), "{failure}");
+            }
+            None => _ = read.unwrap(),
+        }
+    }
+}
+
+#[test]
 fn what_takes_a_restart_is_told_by_its_name() {
     let one = load_file("tunnels = 2\nlocal = [\"mixed://1\"]").unwrap();
     let same = load_file("tunnels = 2\nlocal = [\"mixed://2\"]").unwrap();

@@ -13,7 +13,7 @@ use crate::policy::Terms;
 use crate::rate::{Rate, Speeds};
 use crate::reach::ReachError;
 use crate::relay::End;
-use crate::rules::{Ports, Rule, Rules, Verdict};
+use crate::rules::{Paths, Ports, Rule, Rules, Verdict};
 
 fn exit() -> Exit {
     Exit::new(Dialer::new(Rules::allow(["127.0.0.0/8".parse().unwrap()])), RelayConfig::default())
@@ -95,6 +95,53 @@ async fn rules_that_come_to_forbid_a_destination_reset_its_connections_and_no_ot
     let (near, far) = memory::pair(to("127.0.0.1:9"));
     exit.serve(far).await.unwrap_err();
     assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Denied))));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn unix_sockets_are_reached_by_the_paths_in_force_and_reset_by_those_that_forbid_them() {
+    use tokio::net::UnixListener;
+
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().canonicalize().unwrap();
+    let paths = |rules: &[String]| {
+        Rules::none().with_paths(Paths::new(rules.iter().map(|rule| rule.parse().unwrap())))
+    };
+    let at = folder.join("app.sock");
+    let listener = UnixListener::bind(&at).unwrap();
+    std::os::unix::fs::symlink(&at, folder.join("link")).unwrap();
+    let all = format!("{}/*", folder.display());
+    let exit = Arc::new(Exit::new(Dialer::new(paths(&[all])), RelayConfig::default()));
+    let to = |name: &str| format!("unix:{}/{name}", folder.display());
+    let destination = |name: &str| {
+        let listener: crate::Listener = format!("tcp://0:{}", to(name)).parse().unwrap();
+        listener.service.destination(0).unwrap().encode()
+    };
+    let mut running = Vec::new();
+    for name in ["app.sock", "link"] {
+        let (near, far) = memory::pair(destination(name));
+        let served = exit.clone().spawn(far);
+        near.connected().await.unwrap();
+        running.push((near, listener.accept().await.unwrap().0, served));
+    }
+    // The path that was asked for is judged as well as the one that it led to.
+    exit.set_policy(paths(&[at.display().to_string()]));
+    let (near, mut service, served) = running.remove(1);
+    near.until_reset().await;
+    assert!(matches!(served.await.unwrap(), Err(ExitError::Forbidden(_, Denial::Path))));
+    // A Unix socket knows no reset.
+    assert_eq!(service.read(&mut [0]).await.unwrap(), 0);
+    let (near, mut service, served) = running.remove(0);
+    near.write(b"x").await.unwrap();
+    assert_eq!(service.read_u8().await.unwrap(), b'x');
+
+    exit.set_policy(Rules::none());
+    near.until_reset().await;
+    assert!(matches!(served.await.unwrap(), Err(ExitError::Forbidden(_, Denial::Path))));
+    let (near, far) = memory::pair(destination("app.sock"));
+    let error = exit.serve(far).await.unwrap_err();
+    assert!(matches!(near.connected().await, Err(ReachError::Dial(DialError::Denied))));
+    assert!(error.to_string().contains("`unix` of the user in server.toml would permit it"), "{error}");
 }
 
 fn rules(all: &Rules, words: &str) -> Arc<Rules> {

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
+use super::expect::held;
 use super::headers::remove_hop_by_hop;
 use super::{MAX_HEAD, MAX_HEADERS, Refusal};
 use crate::connection::{Opener, Stream, VirtualConnection};
@@ -52,7 +53,7 @@ pub(super) async fn exchange<O: Opener>(
     });
     let exchange = Exchange { connection, driver, complete: false };
     let answer = {
-        let mut answer = std::pin::pin!(sender.send_request(Request::from_parts(head, body)));
+        let mut answer = std::pin::pin!(sender.send_request(held(head, body)));
         tokio::select! {
             biased;
             answer = &mut answer => match answer {

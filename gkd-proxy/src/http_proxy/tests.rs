@@ -207,6 +207,41 @@ async fn bodies_stream_both_ways() {
 }
 
 #[tokio::test]
+async fn who_asks_before_it_sends_a_body_hears_the_web_servers_answer() {
+    const ASKS: &str = "PUT http://a.example/ HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n";
+    let asked = async || {
+        let mut served = served(None, false).await;
+        served.send(ASKS).await;
+        let far = served.far().await;
+        far.confirm(Ok(()));
+        let head = request_head(&far).await;
+        assert!(head.contains("expect: 100-continue") && head.contains("content-length: 5"), "{head}");
+        (served, far)
+    };
+    let (mut refused, far) = asked().await;
+    far.write(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(refused.status().await, 417);
+
+    // One that wants the body, and one that does not know the question, for which the clock jumps to the time-out.
+    for knows in [true, false] {
+        let (mut served, far) = asked().await;
+        if knows {
+            far.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+        } else {
+            tokio::time::pause();
+        }
+        assert_eq!(served.status().await, 100);
+        if !knows {
+            tokio::time::resume();
+        }
+        served.send("hello").await;
+        assert_eq!(far.read(5).await.unwrap(), b"hello");
+        far.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        assert_eq!(served.status().await, 201);
+    }
+}
+
+#[tokio::test]
 async fn answers_without_a_body_end_in_order() {
     let mut served = served(None, false).await;
     for (method, answer) in [

@@ -6,6 +6,10 @@
 //! Those that wait stand in a row. Nobody owns the next turn: the one in front is called, and when it has moved what it
 //! had, or had nothing, it calls the next. One that does not come when it is called (nobody polls it any more) is passed
 //! over by a task, the conductor, which lives while any wait and also watches the time.
+//!
+//! Datagrams do not wait; what cannot go at once is dropped. Beside those that wait they have the room of one turn behind
+//! each turn: so neither a flood of them keeps connections waiting for ever, nor does a connection that takes all there is
+//! have every question to a name server dropped.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,6 +49,8 @@ struct State {
     called: Instant,
     /// Whether the conductor lives.
     conducted: bool,
+    /// Bytes of datagrams behind the last turn in which something moved.
+    datagrams: usize,
 }
 
 /// The place in the row of one that waits, or that was called; 0 where it has none. One task at a time uses it.
@@ -59,8 +65,10 @@ impl Default for Bucket {
             paid: now,
             waiting: BTreeMap::new(),
             tickets: 0,
-            called: now,
+            // So long ago that nobody comes any more.
+            called: now.checked_sub(GRACE).unwrap_or(now),
             conducted: false,
+            datagrams: 0,
         };
         Self { state: Mutex::new(state), bounds: AtomicBool::new(false), changed: Notify::new() }
     }
@@ -129,21 +137,29 @@ impl Bucket {
         let mut state = self.lock();
         let now = Instant::now();
         state.charge(bytes, now);
+        if bytes > 0 {
+            state.datagrams = 0;
+        }
         let next = if state.paid <= now { state.call(now) } else { None };
         drop(state);
         next.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether so many bytes may move at once, which counts them then.
+    /// Whether a datagram of so many bytes may move at once, which counts it then.
     pub(super) fn takes(&self, bytes: usize) -> bool {
         if !self.bounds() {
             return true;
         }
         let mut state = self.lock();
         let now = Instant::now();
-        let taken = state.speed.is_none() || state.paid <= now;
+        let Some(speed) = state.speed else { return true };
+        let taken = match state.is_wanted(now) {
+            true => state.datagrams < speed.turn(),
+            false => state.paid <= now,
+        };
         if taken {
             state.charge(bytes, now);
+            state.datagrams = state.datagrams.saturating_add(bytes);
         }
         taken
     }
@@ -179,6 +195,11 @@ impl State {
         let Some(speed) = self.speed else { return };
         let earliest = now.checked_sub(speed.burst()).unwrap_or(now);
         self.paid = self.paid.max(earliest).checked_add(speed.time_of(bytes)).unwrap_or(now);
+    }
+
+    /// Whether somebody waits for a turn, or was just called.
+    fn is_wanted(&self, now: Instant) -> bool {
+        !self.waiting.is_empty() || now < self.called + GRACE
     }
 
     /// Takes the first out of the row.

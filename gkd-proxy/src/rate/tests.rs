@@ -265,3 +265,59 @@ async fn datagrams_beyond_the_rate_are_not_taken() {
     assert!((1_100_000..=1_130_000).contains(&taken), "{taken}");
     assert!((0..10_000).all(|_| rate.takes(Way::Up, 1_000)), "the other direction has no bound");
 }
+
+/// Polls what moves bytes beside datagrams of 1,000 bytes, so many in each millisecond; how many of these were taken.
+async fn beside_datagrams(rate: &Rate, each_millisecond: usize, moving: impl Future<Output = ()>) -> usize {
+    let mut taken = 0;
+    let flood = async {
+        loop {
+            taken += (0..each_millisecond).filter(|_| rate.takes(Way::Down, 1_000)).count();
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = moving => {}
+        () = flood => {}
+        () = sleep(Duration::from_secs(60)) => panic!("connections stand still"),
+    }
+    taken
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_datagrams_leaves_connections_their_half() {
+    let rate = down("1M");
+    while rate.takes(Way::Down, 1_000) {}
+    let (one, other) = (limited(&rate), limited(&rate));
+    let began = Instant::now();
+    let moving = async {
+        tokio::join!(download(&one.0, &one.1, 500_000), download(&other.0, &other.1, 500_000));
+    };
+    let datagrams = beside_datagrams(&rate, 100, moving).await * 1_000;
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(seconds <= 2.2, "{seconds} s for what half of the rate takes 2 s for");
+    // The rate holds all the same, within a turn of each.
+    let all = (1_000_000 + datagrams) as f64;
+    assert!(all <= 1_000_000.0 * seconds + 100_000.0, "{all} bytes in {seconds} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_datagrams_pass_beside_connections_that_take_all() {
+    let rate = down("1M");
+    let (connection, near) = limited(&rate);
+    download(&connection, &near, 200_000).await;
+    let moving = async { _ = download(&connection, &near, 2_000_000).await };
+    let mut asked = 0;
+    let mut passed = 0;
+    let questions = async {
+        loop {
+            sleep(Duration::from_millis(37)).await;
+            asked += 1;
+            passed += usize::from(rate.takes(Way::Down, 500));
+        }
+    };
+    tokio::select! {
+        () = moving => {}
+        () = questions => {}
+    }
+    assert!(asked > 20 && passed == asked, "{passed} of {asked}");
+}

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use gkd_core::fair_limit::{FairLimit, FairPlace};
 use gkd_core::proto::id::PeerId;
 use gkd_core::socket::BACKLOG;
 use tokio::net::UdpSocket;
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,7 +56,12 @@ struct Held {
     next: u64,
     ports: HashMap<Key, Port>,
     registrations: HashMap<Number, Registration>,
+    /// Of peers whose registrations are under way.
+    turns: HashMap<PeerId, Weak<Turn>>,
 }
+
+/// Whoever holds it may register.
+type Turn = tokio::sync::Mutex<()>;
 
 /// A port is one of these.
 type Key = (Transport, SocketAddr);
@@ -71,6 +77,13 @@ struct Port {
     peer: PeerId,
     /// Ends its task; the socket may go on in another.
     stop: CancellationToken,
+    place: FairPlace,
+}
+
+/// A port that nobody is registered for yet, under its own number where any was asked for.
+struct Opened {
+    key: Key,
+    socket: PortSocket,
     place: FairPlace,
 }
 
@@ -141,7 +154,7 @@ impl Registry {
         request: ListenRequest,
     ) -> Result<(), Refusal> {
         let peer = connection.peer();
-        let (number, address, ending) = match self.register(peer, connection.session(), request) {
+        let (number, address, ending) = match self.register(peer, connection.session(), request).await {
             Ok(registered) => registered,
             Err(refusal) => {
                 say(connection, &Answer::Refused(refusal.clone())).await.ok();
@@ -168,52 +181,78 @@ impl Registry {
     }
 
     /// Opens the ports of a request, or takes them over, all of them or none.
-    fn register<O: Opener>(
+    async fn register<O: Opener>(
         self: &Arc<Self>,
         peer: PeerId,
         session: O,
         request: ListenRequest,
     ) -> Result<(Number, SocketAddr, Arc<Ending>), Refusal> {
-        let forbidden = |words| Refusal::new(RefusalCause::Forbidden, words);
+        // One of a peer at a time: another of it must not meet a port that this one is about to hold.
+        let turn = self.turn(peer);
+        let _turn = turn.lock().await;
+        let missing = {
+            let held = self.lock();
+            let (_, mut wanted) = self.wanted(&held, peer, request)?;
+            wanted.retain(|key| !held.ports.contains_key(key));
+            wanted
+        };
+        // Opened before anything is taken over, so that a port which cannot be had changes nothing; and without the lock,
+        // which everybody needs, for a thousand ports take the system a while.
+        let mut opened = HashMap::with_capacity(missing.len());
+        for key in missing {
+            opened.insert(key, self.open(peer, key)?);
+            yield_now().await;
+        }
+        self.take_over(peer, session, request, opened)
+    }
+
+    /// Whose turn it is among registrations of this peer.
+    fn turn(&self, peer: PeerId) -> Arc<Turn> {
+        let mut held = self.lock();
+        held.turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = held.turns.get(&peer).and_then(Weak::upgrade).unwrap_or_default();
+        held.turns.insert(peer, Arc::downgrade(&turn));
+        turn
+    }
+
+    /// Registers ports, of which these were opened for it and others may be held.
+    fn take_over<O: Opener>(
+        self: &Arc<Self>,
+        peer: PeerId,
+        session: O,
+        request: ListenRequest,
+        mut opened: HashMap<Key, Opened>,
+    ) -> Result<(Number, SocketAddr, Arc<Ending>), Refusal> {
         // Under the lock, so that rules which change meanwhile are looked at again behind it.
         let mut held = self.lock();
-        if held.stopped {
-            return Err(Refusal::new(RefusalCause::Failed, "the server is ending"));
-        }
-        let ip = self.grants.grant(&peer, &request).map_err(forbidden)?.to_canonical();
-        // Asked about again, it is this address that has to be granted.
-        let request = ListenRequest { bind: Some(ip), ..request };
-        let wanted: Vec<Key> =
-            request.ports.iter().map(|port| (request.transport, SocketAddr::new(ip, port))).collect();
-        self.check(&held, peer, &request, &wanted)?;
-        // Opened before anything is taken over, so that a port which cannot be had changes nothing.
-        let mut opened = Vec::with_capacity(wanted.len());
-        for key in wanted.iter().filter(|key| !held.ports.contains_key(*key)) {
-            opened.push(self.open(peer, *key)?);
+        let (request, wanted) = self.wanted(&held, peer, request)?;
+        // Those that were held when the others were opened, and are not any more.
+        for key in &wanted {
+            if !held.ports.contains_key(key) && !opened.contains_key(key) {
+                opened.insert(*key, self.open(peer, *key)?);
+            }
         }
         let number = Number(held.next);
         held.next += 1;
         let mut displaced: Vec<Number> = Vec::new();
-        let mut opened = opened.into_iter();
         let mut first = None;
         for (index, key) in (0..).zip(wanted) {
-            let (key, socket, place) = match held.ports.remove(&key) {
+            let Opened { key, socket, place } = match held.ports.remove(&key) {
                 Some(Port { socket, holder, stop, place, .. }) => {
                     stop.cancel();
                     displaced.push(holder);
-                    (key, socket, place)
+                    Opened { key, socket, place }
                 }
-                None => match opened.next() {
+                None => match opened.remove(&key) {
                     Some(opened) => opened,
                     // One is open for each that was not held.
                     None => return Err(Refusal::new(RefusalCause::Failed, "a port is missing")),
                 },
             };
             first.get_or_insert(key.1);
-            let stop = CancellationToken::new();
-            let registered = Registered { listener: request.listener, index };
-            self.start(&session, peer, &socket, key, registered, request.proxy_header, stop.clone());
-            held.ports.insert(key, Port { socket, holder: number, peer, stop, place });
+            let port = Port { socket, holder: number, peer, stop: CancellationToken::new(), place };
+            self.start(&session, key.1, &port, &request, index);
+            held.ports.insert(key, port);
         }
         let ending = Arc::new(Ending::default());
         held.registrations.insert(number, Registration { peer, request, ending: ending.clone() });
@@ -224,8 +263,29 @@ impl Registry {
             held.end(number, Refusal::new(RefusalCause::Taken, words));
         }
         // A range is never empty.
-        let first = first.unwrap_or(SocketAddr::new(ip, request.ports.first()));
+        let first = first.or_else(|| Some(SocketAddr::new(request.bind?, request.ports.first())));
+        let first = first.ok_or_else(|| Refusal::new(RefusalCause::Failed, "no port was asked for"))?;
         Ok((number, first, ending))
+    }
+
+    /// The ports that a request is for by the rules in force, and the request with their address: asked about again, it is
+    /// that one which has to be granted.
+    fn wanted(
+        &self,
+        held: &Held,
+        peer: PeerId,
+        request: ListenRequest,
+    ) -> Result<(ListenRequest, Vec<Key>), Refusal> {
+        if held.stopped {
+            return Err(Refusal::new(RefusalCause::Failed, "the server is ending"));
+        }
+        let forbidden = |words| Refusal::new(RefusalCause::Forbidden, words);
+        let ip = self.grants.grant(&peer, &request).map_err(forbidden)?.to_canonical();
+        let request = ListenRequest { bind: Some(ip), ..request };
+        let wanted: Vec<Key> =
+            request.ports.iter().map(|port| (request.transport, SocketAddr::new(ip, port))).collect();
+        self.check(held, peer, &request, &wanted)?;
+        Ok((request, wanted))
     }
 
     /// Whether the ports can be had as far as those tell that are held.
@@ -262,7 +322,7 @@ impl Registry {
         Ok(())
     }
 
-    fn open(&self, peer: PeerId, key: Key) -> Result<(Key, PortSocket, FairPlace), Refusal> {
+    fn open(&self, peer: PeerId, key: Key) -> Result<Opened, Refusal> {
         let too_many = || {
             let words = "the server has no room for another port: a higher limit of open files makes room";
             Refusal::new(RefusalCause::TooMany, words)
@@ -278,22 +338,21 @@ impl Registry {
                 .and_then(|socket| Ok((socket.local_addr()?, PortSocket::Udp(Arc::new(socket))))),
         };
         let (addr, socket) = opened.map_err(|error| refusal(addr, &error))?;
-        Ok(((transport, addr), socket, place))
+        Ok(Opened { key: (transport, addr), socket, place })
     }
 
-    /// Begins to serve a port for a session.
-    #[expect(clippy::too_many_arguments, reason = "all of what a port is")]
+    /// Begins to serve a port for the session that asked for it: the one of this index among those that it asked for.
     fn start<O: Opener>(
         self: &Arc<Self>,
         session: &O,
-        peer: PeerId,
-        socket: &PortSocket,
-        (_, addr): Key,
-        registered: Registered,
-        proxy_header: bool,
-        stop: CancellationToken,
+        addr: SocketAddr,
+        port: &Port,
+        request: &ListenRequest,
+        index: u16,
     ) {
-        let to = Destination::Registered(registered);
+        let Port { socket, peer, stop, .. } = port;
+        let (peer, stop, proxy_header) = (*peer, stop.clone(), request.proxy_header);
+        let to = Destination::Registered(Registered { listener: request.listener, index });
         let label = format!("what {} has behind {addr}", self.grants.name(&peer));
         let session = LimitedOpener::new(session.clone(), self.grants.rate(&peer));
         let outlet = Outlet::new(session, self.config.dial_timeout, self.config.relay.clone());

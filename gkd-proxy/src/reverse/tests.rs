@@ -255,6 +255,48 @@ async fn a_range_is_had_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn sessions_of_a_user_that_ask_at_the_same_time_take_over_and_meet_no_port_in_use() {
+    let (server, offers) = (Server::new(), [Offers::new(), Offers::new()]);
+    let first = loop {
+        let probe = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let last = probe.saturating_add(19);
+        if last > probe && free(probe..=last).await {
+            break probe;
+        }
+    };
+    let form = format!("tcp://{first}-{}:127.0.0.1:1-20", first + 19);
+    let sessions = offers.each_ref().map(|offers| (server.session(1, offers), offers));
+    let remotes = sessions.each_ref().map(|(session, offers)| remote(&form, session, offers));
+    let mut standings = remotes.each_ref().map(Remote::watch);
+    let settled = async {
+        let [one, other] = &mut standings;
+        let mut listens = 0;
+        for standing in [one, other] {
+            let told = |standing: &Standing| !matches!(standing, Standing::Asked);
+            match &*standing.wait_for(told).await.unwrap() {
+                Standing::Refused(refusal) => assert_eq!(refusal.cause, RefusalCause::Taken, "{refusal}"),
+                _ => listens += 1,
+            }
+        }
+        listens
+    };
+    assert!(timeout(LONG, settled).await.unwrap() > 0);
+    assert_eq!(server.registry.list().len(), 20);
+    let (held, of_one) = (server.registry.list(), PeerId([1; 32]));
+    assert!(held.iter().all(|(peer, ..)| *peer == of_one));
+}
+
+/// Whether nobody has any of these ports.
+async fn free(ports: std::ops::RangeInclusive<u16>) -> bool {
+    for port in ports {
+        if TcpListener::bind(("127.0.0.1", port)).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test]
 async fn what_is_not_granted_any_more_ends_with_the_reason() {
     let (server, offers) = (Server::new(), Offers::new());
     let session = server.session(1, &offers);
@@ -393,4 +435,10 @@ fn answers_come_back_and_no_cut_does() {
     for garbage in [&b"\x03\x01"[..], b"\x01\x03", b"\x02\x01\x01\xff"] {
         assert_eq!(Answer::decode(&mut BytesMut::from(garbage)), Err(Malformed));
     }
+}
+
+#[test]
+fn words_of_the_other_end_are_shown_without_what_moves_a_terminal() {
+    let refusal = Refusal::new(RefusalCause::InUse, "the server's \"port\"\u{1b}[31m\n");
+    assert_eq!(refusal.to_string(), r#"the server's "port"\u{1b}[31m\n"#);
 }

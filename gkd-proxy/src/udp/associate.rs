@@ -1,4 +1,4 @@
-//! The datagrams of a SOCKS5 program (RFC 1928, section 7): its relay lives as long as the connection that asked for it
+//! The datagrams of a SOCKS5 program (RFC 1928, section 7): its relay lives no longer than the connection that asked for it
 //! ([`serve`]), and takes datagrams from the address of that connection only.
 
 use std::io;
@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::sleep;
 
-use super::{MAX_PAYLOAD, bind, ended, is_passing, next_of, recv_from};
+use super::{Idle, MAX_PAYLOAD, bind, ended, is_passing, next_of, recv_from};
 use crate::connection::VirtualConnection;
 use crate::destination::{Host, Target};
 
@@ -34,7 +34,7 @@ pub(crate) fn open(control: &TcpStream) -> io::Result<UdpSocket> {
     bind(address)
 }
 
-/// Carries datagrams until the program closes its connection, or the other end ends the flow.
+/// Carries datagrams until the program closes its connection, the other end ends the flow, or it is idle for too long.
 ///
 /// `expected` is the port that the program said it would send from; where it said none, that of its first datagram.
 pub(crate) async fn serve<C: VirtualConnection>(
@@ -42,11 +42,13 @@ pub(crate) async fn serve<C: VirtualConnection>(
     socket: &UdpSocket,
     connection: &C,
     expected: Option<u16>,
+    idle: Idle,
 ) -> io::Result<()> {
     let program = control.peer_addr()?.ip().to_canonical();
     let mut source: Option<SocketAddr> = None;
     let mut closed = pin!(closed(control));
     let mut ended = pin!(ended(connection));
+    let mut expired = pin!(idle.expired());
     loop {
         tokio::select! {
             received = recv_from(socket) => match received {
@@ -60,6 +62,7 @@ pub(crate) async fn serve<C: VirtualConnection>(
                     match Request::parse(datagram) {
                         Ok(Request { target, payload }) => {
                             source = Some(from);
+                            idle.touch();
                             connection.send_datagram(target.to_bytes(), payload)?;
                         }
                         Err(error) => tracing::debug!("a program's datagram was dropped: {error}"),
@@ -73,6 +76,7 @@ pub(crate) async fn serve<C: VirtualConnection>(
             },
             datagram = next_of(connection) => {
                 let (from, payload) = datagram?;
+                idle.touch();
                 // One that comes before the program has sent has no receiver.
                 if let (Some(source), Some(answer)) = (source, answer(&from, &payload))
                     && let Err(error) = socket.send_to(&answer, source).await
@@ -82,6 +86,7 @@ pub(crate) async fn serve<C: VirtualConnection>(
             }
             () = &mut closed => return Ok(()),
             () = &mut ended => return Ok(()),
+            () = &mut expired => return Ok(()),
         }
     }
 }

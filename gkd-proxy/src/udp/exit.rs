@@ -54,12 +54,7 @@ pub(crate) trait Guide: Sync {
 }
 
 /// Carries datagrams between a connection and a connected socket, until either ends it or nothing moves.
-pub(crate) async fn to_one<C: VirtualConnection>(
-    connection: &C,
-    socket: &UdpSocket,
-    idle_for: Duration,
-) -> Relayed {
-    let idle = Idle::new(idle_for);
+pub(crate) async fn to_one<C: VirtualConnection>(connection: &C, socket: &UdpSocket, idle: Idle) -> Relayed {
     let (mut up, mut down) = (0, 0);
     let mut ended = pin!(ended(connection));
     let mut expired = pin!(idle.expired());
@@ -95,11 +90,7 @@ pub(crate) async fn to_one<C: VirtualConnection>(
 }
 
 /// Carries datagrams between a connection and whatever host each of them names, likewise.
-pub(crate) async fn to_any<C: VirtualConnection>(
-    connection: &C,
-    guide: &impl Guide,
-    idle_for: Duration,
-) -> Relayed {
+pub(crate) async fn to_any<C: VirtualConnection>(connection: &C, guide: &impl Guide, idle: Idle) -> Relayed {
     let mut flow = Open {
         guide,
         v4: None,
@@ -110,7 +101,6 @@ pub(crate) async fn to_any<C: VirtualConnection>(
         waiting: 0,
         down: 0,
     };
-    let idle = Idle::new(idle_for);
     let mut up = 0;
     let mut ended = pin!(ended(connection));
     let mut expired = pin!(idle.expired());

@@ -124,6 +124,38 @@ async fn an_exit_ends_a_flow_that_is_idle() {
 }
 
 #[tokio::test]
+async fn where_an_exit_ends_a_flow_ends_as_soon_as_it_is_quiet() {
+    let one = echo().await;
+    for destination in [Destination::Udp(one.to_string().parse().unwrap()), Destination::UdpAny] {
+        let address = match destination {
+            Destination::UdpAny => one.to_string().parse::<Target>().unwrap().to_bytes(),
+            _ => Bytes::new(),
+        };
+        let (near, far) = memory::pair(destination.encode());
+        let exit = exit(RelayConfig::default());
+        let served = exit.clone().spawn(far);
+        let talk = async || {
+            near.send_datagram(address.clone(), "x".into()).unwrap();
+            timeout(LONG, near.recv_datagram()).await.unwrap().unwrap()
+        };
+        talk().await;
+        exit.end_quiet_flows();
+        // One that is in use goes on, for longer than it may be quiet.
+        let began = Instant::now();
+        while began.elapsed() < QUIET + SHORT {
+            assert_eq!(talk().await.1, "x");
+            tokio::time::sleep(SHORT).await;
+        }
+        let relayed = timeout(LONG, served).await.expect("it ends").unwrap().unwrap();
+        assert!(matches!(relayed.end, End::Idle), "{:?}", relayed.end);
+        // And so does one that comes then.
+        let (_near, far) = memory::pair(destination.encode());
+        let relayed = timeout(LONG, exit.serve(far)).await.expect("it ends").unwrap();
+        assert!(matches!(relayed.end, End::Idle), "{:?}", relayed.end);
+    }
+}
+
+#[tokio::test]
 async fn what_may_not_be_reached_is_not() {
     let outside = bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let form = format!("udp://127.0.0.1:0:{}", outside.local_addr().unwrap());
@@ -269,6 +301,20 @@ async fn socks_programs_send_datagrams_as_long_as_their_connection_is_there() {
     drop(control);
     let relayed = timeout(LONG, served).await.unwrap().unwrap().unwrap();
     assert_eq!((relayed.down, relayed.up), (2, 2));
+}
+
+#[tokio::test]
+async fn a_socks_program_that_is_quiet_does_not_hold_the_end_of_its_listener_up() {
+    let (listening, far) = listening("socks5://127.0.0.1:0", &ListenConfig::default()).await;
+    serve_far_ends(far);
+    let destination = echo().await;
+    let (mut control, relay) = associated(&listening).await;
+    let program = program(relay).await;
+    program.send(&wrapped(destination, b"hello")).await.unwrap();
+    timeout(LONG, recv(&program)).await.unwrap().unwrap();
+    listening.stop();
+    timeout(LONG, listening.ended()).await.expect("it ends");
+    assert_eq!(control.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test]

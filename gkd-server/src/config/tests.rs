@@ -263,6 +263,7 @@ fn rules_reverse_and_limits_of_a_user_are_read() {
     let config = Config::parse(&of_user(
         "rules = [\n  { allow = \"10.1.0.0/16\", ports = \"22,80-89\" },\n  { deny = \".Corp.example.\" }, # a comment\n  { deny = \"*\" },\n]\n\
          reverse = [\"127.0.0.1:1024-65535\", \"0.0.0.0:8080\", \"443\"]\n\
+         unix = [\"/run/app.sock\", \"/run/app/*\"]\n\
          [user.limits]\nsessions = 2\ntunnels = 16\nconnections = 100\nup = \"10M\"\n\
          [[user]]\nname = \"bob\"\nkey = \"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\nreverse = []",
     ));
@@ -280,6 +281,8 @@ fn rules_reverse_and_limits_of_a_user_are_read() {
         (Some(2), Some(16), Some(100))
     );
     assert_eq!((ann.limits.speeds.up, ann.limits.speeds.down), (Some("10M".parse().unwrap()), None));
+    assert!(ann.paths.permit(Path::new("/run/app.sock")) && ann.paths.permit(Path::new("/run/app/x")));
+    assert!(!bob.paths.permit(Path::new("/run/app.sock")));
     assert_eq!((bob.rules.len(), bob.limits), (0, UserLimits::default()));
     assert_eq!(bob.binds.to_string(), "nothing");
 
@@ -320,6 +323,18 @@ fn mistakes_of_a_user_name_their_place_and_the_mend() {
         ("reverse = [\"80\", \"::1:80\"]", 18, "\"::1:80\" has no ports"),
         ("reverse = [\"127.0.0.1:0\"]", 12, "port 0 is none"),
         ("reverse = [\"127.0.0.1\"]", 12, "\"127.0.0.1\" has no ports"),
+        (
+            "unix = [\"/run/a\", \"app.sock\"]",
+            19,
+            "\"app.sock\" is no path of a socket: write an absolute one",
+        ),
+        ("unix = [\"/run/../etc/x\"]", 9, "\"/run/../etc/x\" holds an empty part, . or .."),
+        (
+            "unix = [\"/run/*.sock\"]",
+            9,
+            "\"/run/*.sock\" holds a * that stands for no sockets of one folder: write",
+        ),
+        ("unix = \"/run/a\"", 8, "invalid type"),
         ("limits = { sessions = 0 }", 23, "0 is out of bounds: write 1 to 4096"),
         ("limits = { tunnels = 1025 }", 22, "1025 is out of bounds: write 1 to 1024"),
         ("limits = { connections = -1 }", 26, "-1 is out of bounds: write 1 to 1048576"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gkd_core::identity::{PublicKey, parse_public, public_text};
 use gkd_proxy::program;
 use gkd_proxy::rate::{Speed, Speeds};
-use gkd_proxy::rules::{Bind, Binds, Ports, Rule, Subject, Verdict};
+use gkd_proxy::rules::{Bind, Binds, PathRule, Paths, Ports, Rule, Subject, Verdict};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -19,6 +19,9 @@ const MAX_RULES: usize = 1000;
 /// The most entries of `reverse`.
 const MAX_BINDS: usize = 1000;
 
+/// The most entries of `unix`.
+const MAX_PATHS: usize = 1000;
+
 /// One who may come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
@@ -28,6 +31,8 @@ pub(crate) struct User {
     pub(crate) rules: Arc<[Rule]>,
     /// What its reverse listeners may bind.
     pub(crate) binds: Arc<Binds>,
+    /// Which Unix sockets it may reach.
+    pub(crate) paths: Arc<Paths>,
     pub(crate) limits: UserLimits,
 }
 
@@ -50,6 +55,8 @@ pub(super) struct WrittenUser {
     key: Spanned<String>,
     rules: Option<Spanned<Vec<Spanned<WrittenRule>>>>,
     reverse: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    unix: Vec<Spanned<String>>,
     #[serde(default)]
     limits: WrittenUserLimits,
 }
@@ -96,9 +103,10 @@ impl Judge<'_> {
             }
             let rules = one.rules.as_ref().map(|rules| self.rules(rules)).unwrap_or_default().into();
             let binds = one.reverse.as_ref().map(|binds| self.binds(binds)).unwrap_or_default().into();
+            let paths = self.paths(&one.unix).into();
             let limits = self.user_limits(&one.limits);
             if let (Some(name), Some(key)) = (name, key) {
-                users.push(User { name, key, rules, binds, limits });
+                users.push(User { name, key, rules, binds, paths, limits });
             }
         }
         users
@@ -160,6 +168,14 @@ impl Judge<'_> {
             self.complain(one.span(), words);
         }
         Binds::new(written.iter().take(MAX_BINDS).filter_map(|one| self.value::<Bind>(one)))
+    }
+
+    fn paths(&mut self, written: &[Spanned<String>]) -> Paths {
+        if let Some(one) = written.get(MAX_PATHS) {
+            let words = format!("{} entries are more than the {MAX_PATHS} that unix takes", written.len());
+            self.complain(one.span(), words);
+        }
+        Paths::new(written.iter().take(MAX_PATHS).filter_map(|one| self.value::<PathRule>(one)))
     }
 
     fn user_limits(&mut self, written: &WrittenUserLimits) -> UserLimits {
