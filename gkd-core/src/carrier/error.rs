@@ -152,7 +152,10 @@ pub enum CarrierError {
         got: Pin,
     },
     /// Client: no TLS with the web server.
-    #[error("the TLS of the web server failed at {server}: check the link's host and port ({cause})")]
+    #[error(
+        "the TLS of the web server failed at {server}: check the link's host and port, and take gkd+ws:// where no \
+         web server stands in front ({cause})"
+    )]
     WebTls {
         /// The server in words; see [`CarrierError::at`].
         server: String,

@@ -163,7 +163,8 @@ fn check(response: &Response<Incoming>, key: &str, path: &str, server: &str) -> 
 
 fn in_words(error: &hyper::Error, server: &str) -> CarrierError {
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        return CarrierError::Closed;
+        let cause = "it closed the connection without an answer".to_owned();
+        return CarrierError::NotHttp { server: server.to_owned(), cause };
     }
     if error.is_parse() {
         return CarrierError::NotHttp { server: server.to_owned(), cause: error.to_string() };

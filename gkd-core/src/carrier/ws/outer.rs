@@ -115,6 +115,9 @@ fn in_words(error: io::Error, target: &Target, server: &str) -> CarrierError {
             cause: cause.to_string(),
         },
         Some(cause) => CarrierError::WebTls { server, cause: cause.to_string() },
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            CarrierError::WebTls { server, cause: "it closed the connection without an answer".to_owned() }
+        }
         None => error.into(),
     }
 }

@@ -73,7 +73,7 @@ async fn the_request_names_host_and_path_of_the_users_choice() {
             head
         };
         let (result, head) = tokio::join!(client, head);
-        assert!(matches!(result, Err(CarrierError::Closed)), "{result:?}");
+        assert!(matches!(result, Err(CarrierError::NotHttp { .. })), "{result:?}");
         let head = head.to_lowercase();
         assert!(head.starts_with("get /a%20b http/1.1\r\n"), "{head}");
         for line in [
@@ -149,7 +149,10 @@ async fn a_client_takes_nothing_but_a_websocket_for_one() {
         (format!("{RIGHT}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), "not asked for".to_owned()),
         (format!("{RIGHT}Sec-WebSocket-Protocol: chat\r\n\r\n"), "not asked for".to_owned()),
         ("SSH-2.0-OpenSSH_9.9\r\n".to_owned(), format!("{at} does not answer in HTTP")),
-        ("".to_owned(), "closed the connection".to_owned()),
+        (
+            "".to_owned(),
+            "does not answer in HTTP: check the link's host and port (it closed the connection".to_owned(),
+        ),
         (
             format!("HTTP/1.1 101 Switching\r\nX: {}\r\n\r\n", "x".repeat(20_000)),
             "does not answer in HTTP".to_owned(),
