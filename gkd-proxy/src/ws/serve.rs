@@ -43,7 +43,8 @@ pub(crate) async fn from_ws<O: Opener>(
         Ok(connection)
     };
     let overdue = async move {
-        tracing::debug!("a program was closed before it asked for a WebSocket: {}", slot.overdue().await);
+        let overdue = slot.overdue().await;
+        tracing::debug!("a program was closed before it asked for a WebSocket: {overdue}");
         WsError::TimedOut
     };
     let side = Socket { reader, socket };
