@@ -25,7 +25,9 @@ async fn main() -> Result<()> {
     let to = words.next().unwrap_or_else(|| "127.0.0.1:8082".to_owned());
     let listener = TcpListener::bind(&listen).await?;
     println!("WebSockets on {listen} lead to plain TCP at {to}");
-    println!("try in a browser's console: new WebSocket(\"ws://{listen}\").onopen = e => e.target.send(\"hello\")");
+    println!(
+        "try in a browser's console: new WebSocket(\"ws://{listen}\").onopen = e => e.target.send(\"hello\")"
+    );
     loop {
         let (socket, peer) = listener.accept().await?;
         let mapping = WsToStream::new(socket, &to);

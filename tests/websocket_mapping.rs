@@ -132,8 +132,7 @@ fn both_stand_on_the_server_and_lead_here() {
 
 #[test]
 fn a_destination_that_is_not_there_is_told_as_far_as_it_can_be() {
-    let (ws, strict, closed, no_ws, plain) =
-        (free_port(), free_port(), free_port(), free_port(), echo());
+    let (ws, strict, closed, no_ws, plain) = (free_port(), free_port(), free_port(), free_port(), echo());
     let (first, _second, _serving) = two(
         &[
             "-L",
@@ -159,13 +158,14 @@ fn a_destination_that_is_not_there_is_told_as_far_as_it_can_be() {
 
 #[test]
 fn a_form_that_is_none_is_named_with_its_mend() {
+    let serving = Serving::with(&[]);
     for (form, words) in [
         ("tcp://8082:http://a.example/", "write ws://HOST:PORT/PATH or wss://HOST:PORT/PATH"),
         ("tcp://8082:ws://a.example/#proxy=v2", "it has text=1"),
         ("ws://8081:a.example:80?origin=null", "origin=https://HOST"),
         ("ws://8081", "write ws://[BIND:]PORT:HOST:PORT"),
     ] {
-        let ended = run("gkd-client", &["-L", form, "gkd://x@a.example:1"]);
+        let ended = run("gkd-client", &["-L", form, &serving.link]);
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(64), "{form}: {said}");
         assert!(said.contains(words), "{form}: {said}");

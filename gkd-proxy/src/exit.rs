@@ -210,9 +210,13 @@ impl Exit {
     async fn serve_borrowed<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
         // In a box that goes when it is over: the relay behind it may wait for long.
         let served = match Box::pin(self.reach(connection)).await {
-            Ok(Way::Tcp(reached)) if reached.mapping.is_some() => Box::pin(self.map(connection, reached)).await,
+            Ok(Way::Tcp(reached)) if reached.mapping.is_some() => {
+                Box::pin(self.map(connection, reached)).await
+            }
             #[cfg(unix)]
-            Ok(Way::Unix(reached)) if reached.mapping.is_some() => Box::pin(self.map(connection, reached)).await,
+            Ok(Way::Unix(reached)) if reached.mapping.is_some() => {
+                Box::pin(self.map(connection, reached)).await
+            }
             Ok(Way::Tcp(mut reached)) => self.relay(connection, &mut reached).await,
             // In boxes: relays, of which there are many, do not carry the room for these.
             Ok(Way::Udp(reached)) => Box::pin(self.relay_datagrams(connection, reached)).await,
@@ -279,7 +283,9 @@ impl Exit {
                     Dialled::Tcp(socket) => Way::Tcp(Reached { socket, destination, judge, mapping, _place }),
                     Dialled::Udp(socket) => Way::Udp(Reached { socket, destination, judge, mapping, _place }),
                     #[cfg(unix)]
-                    Dialled::Unix(socket) => Way::Unix(Reached { socket, destination, judge, mapping, _place }),
+                    Dialled::Unix(socket) => {
+                        Way::Unix(Reached { socket, destination, judge, mapping, _place })
+                    }
                 })
             }
             Err(failure) => {
@@ -407,7 +413,12 @@ impl Exit {
             }
         };
         let copied = mapped.map_err(|error| ExitError::WebSocket(reached.destination.clone(), error))?;
-        tracing::debug!("{}: {} bytes to WebSocket, {} from it", reached.destination, copied.to_ws, copied.to_plain);
+        tracing::debug!(
+            "{}: {} bytes to WebSocket, {} from it",
+            reached.destination,
+            copied.to_ws,
+            copied.to_plain
+        );
         let (up, down) = match **mapping {
             Mapping::FromWs(_) => (copied.to_ws, copied.to_plain),
             Mapping::ToWs(..) => (copied.to_plain, copied.to_ws),
@@ -459,7 +470,11 @@ impl Exit {
             // How one ended that was open is nothing to be mended here.
             ExitError::WebSocket(
                 ..,
-                WsError::Closed { .. } | WsError::Lost(_) | WsError::Plain(_) | WsError::NoRequest | WsError::Idle,
+                WsError::Closed { .. }
+                | WsError::Lost(_)
+                | WsError::Plain(_)
+                | WsError::NoRequest
+                | WsError::Idle,
             ) => return tracing::debug!("{error}"),
             ExitError::WebSocket(destination, _) => destination.to_string(),
             ExitError::Dial(destination, _) => destination.to_string(),

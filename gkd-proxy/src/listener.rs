@@ -164,7 +164,9 @@ pub enum ListenerErrorCause {
     #[error("write {0}://[BIND:]PORT; an IPv6 address goes in brackets")]
     ProxyForm(&'static str),
     /// A forward whose parts do not fit the form.
-    #[error("write {0}://[BIND:]PORT:HOST:PORT, or for tcp and ws PORT:unix:PATH; an IPv6 address goes in brackets")]
+    #[error(
+        "write {0}://[BIND:]PORT:HOST:PORT, or for tcp and ws PORT:unix:PATH; an IPv6 address goes in brackets"
+    )]
     ForwardForm(&'static str),
     /// The target is no destination.
     #[error("it leads nowhere: {0}")]

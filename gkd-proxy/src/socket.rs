@@ -153,7 +153,9 @@ macro_rules! stream_socket {
     };
 }
 
-stream_socket!(TcpStream, TcpReadHalf, TcpWriteHalf, reset_on_drop, |socket: &TcpStream| socket.peer_addr().ok());
+stream_socket!(TcpStream, TcpReadHalf, TcpWriteHalf, reset_on_drop, |socket: &TcpStream| socket
+    .peer_addr()
+    .ok());
 // One that is closed with unread bytes tells the other end so by itself.
 #[cfg(unix)]
 stream_socket!(UnixStream, UnixReadHalf, UnixWriteHalf, |_: &UnixStream| (), |_: &UnixStream| None);

@@ -36,7 +36,10 @@ fn every_form_is_read() {
         ("tcp://80:wss://example.com/x", "tcp://127.0.0.1:80:wss://example.com:443/x"),
         ("tcp://[::1]:80:ws://[::2]:81", "tcp://[::1]:80:ws://[::2]:81/"),
         ("tcp://80-81:ws://a:90-91/x?a=b://c@d", "tcp://127.0.0.1:80-81:ws://a:90-91/x?a=b://c@d"),
-        ("tcp://80:ws://a/?text=0#text=1&protocol=mqtt&ping=5", "tcp://127.0.0.1:80:ws://a:80/?text=0#text=1&ping=5&protocol=mqtt"),
+        (
+            "tcp://80:ws://a/?text=0#text=1&protocol=mqtt&ping=5",
+            "tcp://127.0.0.1:80:ws://a:80/?text=0#text=1&ping=5&protocol=mqtt",
+        ),
     ] {
         assert_eq!(parsed(words).to_string(), shown);
         // And is read from what is shown.

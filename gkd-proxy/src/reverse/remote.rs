@@ -45,7 +45,9 @@ pub struct Remote {
 
 /// A listener that the other end cannot be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("listener \"{form}\": {scheme} listens here only (-L): at the other end there are tcp, udp and ws (-R)")]
+#[error(
+    "listener \"{form}\": {scheme} listens here only (-L): at the other end there are tcp, udp and ws (-R)"
+)]
 pub struct RemoteError {
     form: String,
     scheme: &'static str,

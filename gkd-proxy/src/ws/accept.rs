@@ -100,7 +100,8 @@ where
             let answered = async {
                 let answer = judge(&request, accept)?;
                 // There is one request: a refusal closes, and behind an upgrade is no HTTP.
-                let reach = reach.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "One request only."))?;
+                let reach =
+                    reach.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "One request only."))?;
                 Ok((answer, reach().await?))
             };
             let (response, came) = match answered.await {
@@ -162,7 +163,8 @@ fn judge(request: &Request<Incoming>, accept: &Accept) -> Result<Response<Full<B
         return Err(Refusal::new(StatusCode::NOT_FOUND, "There is no WebSocket at this path."));
     }
     if !names(headers, header::UPGRADE, "websocket") {
-        let words = "This port speaks WebSocket: open it as ws://HOST:PORT/ from a program or a page's script.";
+        let words =
+            "This port speaks WebSocket: open it as ws://HOST:PORT/ from a program or a page's script.";
         return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, words));
     }
     if request.method() != Method::GET || !request.body().is_end_stream() {
@@ -214,6 +216,8 @@ fn upgraded(headers: &HeaderMap, key: &[u8]) -> Result<Response<Full<Bytes>>, Re
     match inserted {
         Ok(()) => Ok(response),
         // Base64 and tokens always can be values.
-        Err(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, "The request has a header that cannot be answered.")),
+        Err(_) => {
+            Err(Refusal::new(StatusCode::BAD_REQUEST, "The request has a header that cannot be answered."))
+        }
     }
 }

@@ -89,7 +89,9 @@ pub(crate) async fn to_ws<O: Opener>(
             connection.reset(gkd_core::proto::packet::ResetCode::STREAM);
             socket::reset_on_drop(socket);
             // The program learns no more than a reset, so the log says why. Where the dial failed, it will say that.
-            if !matches!(error, WsError::Plain(_)) && !matches!(connection.connected().now_or_never(), Some(Err(_))) {
+            if !matches!(error, WsError::Plain(_))
+                && !matches!(connection.connected().now_or_never(), Some(Err(_)))
+            {
                 outlet.complain(&format!("{url}: {error}"));
             }
             Err(error)
@@ -108,7 +110,9 @@ pub(crate) async fn behind<S: StreamSocket, C: VirtualConnection>(
 ) -> Result<Copied, WsError> {
     let mapped = match mapping {
         Mapping::FromWs(options) => behind_from_ws(connection, socket, options, half_closed_for).await,
-        Mapping::ToWs(url, options) => behind_to_ws(connection, socket, (url, options), half_closed_for).await,
+        Mapping::ToWs(url, options) => {
+            behind_to_ws(connection, socket, (url, options), half_closed_for).await
+        }
     };
     if mapped.is_err() {
         // Without effect where it has ended.

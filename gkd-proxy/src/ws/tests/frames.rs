@@ -164,7 +164,8 @@ async fn pings_and_pongs() {
     ];
     // Of several that wait, the last alone has to be answered (RFC 6455, section 5.5.3); one at a time all are.
     for (payload, sent) in answers.iter().zip(&tens) {
-        cases.push(case(format!("2.10 {payload:?}"), &[sent.clone()]).pongs(&[payload]).chopped(1));
+        cases
+            .push(case(format!("2.10 {payload:?}"), std::slice::from_ref(sent)).pongs(&[payload]).chopped(1));
     }
     run(cases).await;
 }
@@ -191,7 +192,7 @@ async fn reserved_bits_and_opcodes() {
         for payload in [&b""[..], b"reserved opcode payload"] {
             let bad = frame(FIN | opcode, payload);
             let name = format!("4 {opcode:x} {}", payload.len());
-            cases.push(case(&name, &[bad.clone()]).closes(1002));
+            cases.push(case(&name, std::slice::from_ref(&bad)).closes(1002));
             let good = frame(FIN | TEXT, b"good");
             cases.push(case(name, &[good, bad, frame(FIN | PING, b"")]).echoes("good").closes(1002));
         }
@@ -302,7 +303,8 @@ async fn closes() {
         case("7.1.3", &[normal(), frame(FIN | PING, b"")]).closes(1000),
         case("7.1.4", &[normal(), frame(FIN | TEXT, b"late")]).closes(1000),
         case("7.1.5", &[frame(TEXT, b"begun"), normal(), frame(FIN | CONTINUATION, b"")]).closes(1000),
-        case("7.1.6", &[normal(), frame(FIN | TEXT, &vec![b'*'; 256 * 1024]), frame(FIN | PING, b"")]).closes(1000),
+        case("7.1.6", &[normal(), frame(FIN | TEXT, &vec![b'*'; 256 * 1024]), frame(FIN | PING, b"")])
+            .closes(1000),
         case("7.3.1", &[close(b"")]).closes(1005),
         case("7.3.2", &[close(b"a")]).closes(1002),
         case("7.3.3", &[normal()]).closes(1000),

@@ -36,7 +36,12 @@ async fn a_request_that_is_none_is_refused_with_its_status_and_opens_nothing() {
         ("no connection", "Connection: Upgrade\r\n", "", 400),
         ("another connection", "Connection: Upgrade", "Connection: keep-alive", 400),
         ("no key", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
-        ("two keys", "Sec-WebSocket-V", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-V", 400),
+        (
+            "two keys",
+            "Sec-WebSocket-V",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-V",
+            400,
+        ),
         ("a short key", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ==", 400),
         ("a key that is no base64", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZ!==", 400),
         ("no version", "Sec-WebSocket-Version: 13\r\n", "", 400),
@@ -76,7 +81,10 @@ async fn a_request_that_is_none_is_refused_with_its_status_and_opens_nothing() {
     ] {
         let (got, head) = asked(&listening, good.replacen(from, to, 1).as_bytes()).await;
         assert_eq!(got, Some(101), "{why}: {head}");
-        assert!(head.contains(ACCEPT) && !head.to_lowercase().contains("sec-websocket-protocol"), "{why}: {head}");
+        assert!(
+            head.contains(ACCEPT) && !head.to_lowercase().contains("sec-websocket-protocol"),
+            "{why}: {head}"
+        );
         drop(timeout(LONG, far.recv()).await.unwrap());
     }
     let more = "Origin: https://a.example\r\nSec-WebSocket-Protocol: mqtt, binary\r\n";
@@ -144,7 +152,9 @@ async fn answers(answer: &str, protocol: Option<&str>) -> (Result<crate::ws::Cop
         let (mut reader, mut writer) = tokio::io::split(far);
         let request = read_head(&mut reader).await;
         let key = request.lines().find_map(|line| {
-            line.to_lowercase().starts_with("sec-websocket-key: ").then(|| line["sec-websocket-key: ".len()..].to_owned())
+            line.to_lowercase()
+                .starts_with("sec-websocket-key: ")
+                .then(|| line["sec-websocket-key: ".len()..].to_owned())
         });
         let key = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.unwrap().as_bytes());
         let _ = writer.write_all(answer.replace("ACCEPT", &key).as_bytes()).await;
@@ -164,7 +174,12 @@ async fn an_answer_that_is_none_opens_nothing() {
     let long = format!("{end}X: {}\r\n", "y".repeat(1024 * 1024)).replacen("\r\n\r\n", "\r\n", 1);
     for (why, from, to, words) in [
         ("another status", "101 Switching Protocols", "200 OK", "status 200"),
-        ("a redirect", "101 Switching Protocols", "301 Moved\r\nLocation: ws://b/", "take the address ws://b/"),
+        (
+            "a redirect",
+            "101 Switching Protocols",
+            "301 Moved\r\nLocation: ws://b/",
+            "take the address ws://b/",
+        ),
         ("no upgrade", "Upgrade: websocket\r\n", "", "something else"),
         ("no connection", "Connection: Upgrade\r\n", "", "something else"),
         ("another key", "ACCEPT", ACCEPT, "from memory"),

@@ -24,7 +24,8 @@ async fn ws_echo() -> SocketAddr {
 
 /// Sends some MiB through a plain stream with an echo behind, and looks at every byte.
 async fn echoes(io: TcpStream) {
-    let content: Vec<u8> = (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let content: Vec<u8> =
+        (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let (mut reader, mut writer) = io.into_split();
     let sent = content.clone();
     let write = tokio::spawn(async move {
