@@ -22,8 +22,9 @@
 //! | a reset | Close 1011 |
 //! | nothing, and nothing from the WebSocket either, for 30 s | a ping, so that proxies in between do not forget the connection |
 //!
-//! WebSocket has no half-close. Most peers, browsers among them, answer a Close at once and send no more, so the end of
-//! the plain stream is in effect the end of both directions; one that does go on until it has sent all is heard.
+//! WebSocket has no half-close. Most peers, browsers and the other of these two mappings among them, answer a Close at once and
+//! send no more, so the end of the plain stream is in effect the end of both directions: a program that ends its request by
+//! closing and waits for the answer (`nc -N`) does not get it. A peer that does go on until it has sent all is heard.
 //!
 //! Either side stops the other: one message at the most waits in each direction, and while it does, nothing more is read. A
 //! message is put together in memory before its bytes go on.
