@@ -94,7 +94,7 @@ pub(crate) struct Listeners {
     /// A listener here, dialled from the server's side; repeatable [default without -L and -R: mixed://127.0.0.1:1080]
     #[arg(short = 'L', long = "local", value_name = "LISTENER")]
     pub(crate) local: Vec<String>,
-    /// A listener on the server, dialled from here: tcp or udp; repeatable. The server binds what it permits this user
+    /// A listener on the server, dialled from here: tcp, udp or ws; repeatable. The server binds what it permits this user
     #[arg(short = 'R', long = "remote", value_name = "LISTENER")]
     pub(crate) remote: Vec<String>,
 }
