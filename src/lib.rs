@@ -88,6 +88,29 @@
 //! runtime [`Client`] and [`Server`] start one of their own: the programs above run unchanged on async-std and smol,
 //! as `examples/async-std` and `examples/smol` show.
 //!
+//! # WebSocket
+//! `StreamToWs` and `WsToStream` (with the feature `websocket`, which is on by default) carry a plain stream to a
+//! WebSocket server and a WebSocket client to a plain stream: with a [`Connection`] for either side a tunnel is in
+//! between, and without one they work as well.
+//!
+//! ```no_run
+//! use gkd::{Client, StreamToWs, WsToStream};
+//! use tokio::net::TcpListener;
+//!
+//! # #[cfg(feature = "websocket")]
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Plain TCP on 8082 leads to a WebSocket server.
+//! let (io, _) = TcpListener::bind("127.0.0.1:8082").await?.accept().await?;
+//! StreamToWs::new(io, "ws://127.0.0.1:8081/path").copy_bidirectional().await?;
+//!
+//! // WebSocket on 8081 leads to what the other end of a tunnel has.
+//! let client = Client::connect("127.0.0.1:9990", 4).await?;
+//! let (io, _) = TcpListener::bind("127.0.0.1:8081").await?.accept().await?;
+//! WsToStream::over(io, client.get_connection().await?).copy_bidirectional().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # More
 //! Both ends open connections and both accept ([`Client::accept`], [`SessionHandle::open`]). [`connect_streams`]
 //! and [`accept_streams`] make a session of streams that the caller brings; [`probe`] tells whether a server
@@ -98,3 +121,6 @@
 
 #[doc(inline)]
 pub use gkd_core::*;
+#[cfg(feature = "websocket")]
+#[doc(inline)]
+pub use gkd_proxy::ws::{self, StreamToWs, WsToStream};

@@ -23,7 +23,11 @@ A LISTENER is one of
   tcp://[BIND:]PORT:HOST:PORT       fixed TCP forward; PORT may be a range
   tcp://[BIND:]PORT:unix:PATH       the same to a Unix socket; one of the server's, where its rules name it
   udp://[BIND:]PORT:HOST:PORT       fixed UDP forward
-with ?strict=1 (answer when the far end has connected) or, for tcp, ?proxy=v2. BIND is 127.0.0.1 by default.
+  ws://[BIND:]PORT:HOST:PORT        takes WebSocket, leads to plain TCP (or to unix:PATH)
+  tcp://[BIND:]PORT:ws://HOST:PORT/PATH  takes plain TCP, leads to a WebSocket server; wss:// too
+with ?strict=1 (answer when the far end has connected) or, for tcp and ws, ?proxy=v2. BIND is 127.0.0.1 by default. \
+For ws there are also ?text=1 (send text, not binary), ?ping=SECONDS (when it is silent; 30), ?path=/PATH and \
+?origin=https://HOST (whose pages may come); behind a WebSocket server's address #text=1, #ping=SECONDS and #protocol=NAME.
 
 An option goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_REMOTE, GKD_BIND, \
 GKD_VIA, GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
@@ -91,7 +95,7 @@ pub(crate) struct Listeners {
     /// A listener here, dialled from the server's side; repeatable [default without -L and -R: mixed://127.0.0.1:1080]
     #[arg(short = 'L', long = "local", value_name = "LISTENER")]
     pub(crate) local: Vec<String>,
-    /// A listener on the server, dialled from here: tcp or udp; repeatable. The server binds what it permits this user
+    /// A listener on the server, dialled from here: tcp, udp or ws; repeatable. The server binds what it permits this user
     #[arg(short = 'R', long = "remote", value_name = "LISTENER")]
     pub(crate) remote: Vec<String>,
 }

@@ -349,6 +349,8 @@ impl One {
             Service::Http { .. } => format!("{prefix}HTTP proxy on {place}"),
             Service::Tcp { host, ports, .. } => format!("{prefix}forward on {place} to {host}:{ports}"),
             Service::Udp { host, ports } => format!("{prefix}UDP forward on {place} to {host}:{ports}"),
+            Service::FromWs { to, .. } => format!("{prefix}forward from WebSocket on {place} to {to}"),
+            Service::ToWs { url, .. } => format!("{prefix}forward on {place} to {url}"),
             Service::Unix { path, .. } => {
                 format!("{prefix}forward on {place} to unix:{}", path.as_str().escape_debug())
             }

@@ -31,8 +31,12 @@ use crate::rate::Limited;
 use crate::relay::{End, RelayConfig, Relayed, relay};
 use crate::reverse::{Offers, Refusal, Registry};
 use crate::rules::Denial;
+use crate::socket::StreamSocket;
 use crate::udp::Idle;
 use crate::udp::exit::{Guide, to_any, to_one};
+use crate::ws::WsError;
+use crate::ws::form::Mapping;
+use crate::ws::serve::behind;
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
 pub struct Exit {
@@ -89,7 +93,17 @@ struct Reached<S> {
     destination: Destination,
     /// The rules that it was dialled by were seen.
     judge: Judge,
+    /// None where the connection's bytes are the destination's.
+    mapping: Option<Box<Mapping>>,
     _place: Option<FairPlace>,
+}
+
+impl<S> Reached<S> {
+    #[cfg(unix)]
+    fn map_socket<T>(self, map: impl FnOnce(S) -> T) -> Reached<T> {
+        let Self { socket, destination, judge, mapping, _place } = self;
+        Reached { socket: map(socket), destination, judge, mapping, _place }
+    }
 }
 
 /// Why a connection led nowhere. The other end was told.
@@ -123,6 +137,9 @@ pub enum ExitError {
     /// The listener that it asked for cannot be had.
     #[error("{0} was refused: {1}")]
     NoListener(Destination, Refusal),
+    /// What stands behind the listener speaks WebSocket on one side alone, and that failed.
+    #[error("{0}: {1}")]
+    WebSocket(Destination, #[source] WsError),
     /// The other end gave it up before its destination was reached.
     #[error("{0} was given up by the other end")]
     GivenUp(Destination),
@@ -228,6 +245,13 @@ impl Exit {
     async fn serve_borrowed<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
         // In a box that goes when it is over: the relay behind it may wait for long.
         let served = match Box::pin(self.reach(connection)).await {
+            Ok(Way::Tcp(reached)) if reached.mapping.is_some() => {
+                Box::pin(self.map(connection, reached)).await
+            }
+            #[cfg(unix)]
+            Ok(Way::Unix(reached)) if reached.mapping.is_some() => {
+                Box::pin(self.map(connection, reached.map_socket(|socket| socket.stream))).await
+            }
             Ok(Way::Tcp(mut reached)) => self.relay(connection, &mut reached).await,
             // In boxes: relays, of which there are many, do not carry the room for these.
             Ok(Way::Udp(reached)) => Box::pin(self.relay_datagrams(connection, reached)).await,
@@ -246,7 +270,7 @@ impl Exit {
 
     /// Dials the connection's destination, and tells the other end the result, where there is one to be dialled.
     async fn reach<C: VirtualConnection>(&self, connection: &C) -> Result<Way, ExitError> {
-        let destination = self.destination(connection).inspect_err(|_| {
+        let (destination, mapping) = self.destination(connection).inspect_err(|_| {
             connection.confirm(Err(DialError::NotOffered));
             // One without a destination was answered when it was accepted; that it leads nowhere is told so.
             if self.offers.is_some() {
@@ -289,11 +313,14 @@ impl Exit {
         match dialled {
             Ok(dialled) => {
                 connection.confirm(Ok(()));
+                let _place = place;
                 Ok(match dialled {
-                    Dialled::Tcp(socket) => Way::Tcp(Reached { socket, destination, judge, _place: place }),
-                    Dialled::Udp(socket) => Way::Udp(Reached { socket, destination, judge, _place: place }),
+                    Dialled::Tcp(socket) => Way::Tcp(Reached { socket, destination, judge, mapping, _place }),
+                    Dialled::Udp(socket) => Way::Udp(Reached { socket, destination, judge, mapping, _place }),
                     #[cfg(unix)]
-                    Dialled::Unix(socket) => Way::Unix(Reached { socket, destination, judge, _place: place }),
+                    Dialled::Unix(socket) => {
+                        Way::Unix(Reached { socket, destination, judge, mapping, _place })
+                    }
                 })
             }
             Err(failure) => {
@@ -313,13 +340,18 @@ impl Exit {
         Ok(UnixSocket { stream, real: Some(real) })
     }
 
-    /// What the connection is to lead to; where something is offered, what stands behind the listener that it names.
-    fn destination<C: VirtualConnection>(&self, connection: &C) -> Result<Destination, ExitError> {
+    /// What the connection is to lead to; where something is offered, what stands behind the listener that it names, and
+    /// what its bytes are mapped to and from.
+    fn destination<C: VirtualConnection>(
+        &self,
+        connection: &C,
+    ) -> Result<(Destination, Option<Box<Mapping>>), ExitError> {
         let destination = Destination::decode(connection.destination())?;
         match (&self.offers, &destination) {
-            (None, _) => Ok(destination),
+            (None, _) => Ok((destination, None)),
             (Some(offers), Destination::Registered(registered)) => {
-                offers.destination(*registered).ok_or(ExitError::NotOffered(destination))
+                let way = offers.way(*registered).ok_or(ExitError::NotOffered(destination))?;
+                Ok((way.0, way.1.map(Box::new)))
             }
             (Some(_), _) => Err(ExitError::NotOffered(destination)),
         }
@@ -393,7 +425,7 @@ impl Exit {
         connection: &C,
         reached: Reached<UnixSocket>,
     ) -> Result<Relayed, ExitError> {
-        let Reached { socket: UnixSocket { mut stream, real }, destination, mut judge, _place } = reached;
+        let Reached { socket: UnixSocket { mut stream, real }, destination, mut judge, .. } = reached;
         let relayed = tokio::select! {
             // As above.
             biased;
@@ -405,6 +437,36 @@ impl Exit {
         let Relayed { up, down, end } = &relayed;
         tracing::debug!("{destination}: {down} bytes up, {up} down, {end:?}");
         Ok(relayed)
+    }
+
+    /// Carries bytes between WebSocket and what is plain.
+    async fn map<C: VirtualConnection, S: StreamSocket>(
+        &self,
+        connection: &C,
+        mut reached: Reached<S>,
+    ) -> Result<Relayed, ExitError> {
+        let address = reached.socket.peer_address();
+        let Some(mapping) = &reached.mapping else { return Err(ExitError::NotOffered(reached.destination)) };
+        let mapped = tokio::select! {
+            biased;
+            mapped = behind(connection, &mut reached.socket, mapping, self.relay.half_closed_for) => mapped,
+            // What is dropped resets both sides.
+            denial = forbidden(&mut reached.judge, &reached.destination, &address) => {
+                return Err(ExitError::Forbidden(reached.destination, denial));
+            }
+        };
+        let copied = mapped.map_err(|error| ExitError::WebSocket(reached.destination.clone(), error))?;
+        tracing::debug!(
+            "{}: {} bytes to WebSocket, {} from it",
+            reached.destination,
+            copied.to_ws,
+            copied.to_plain
+        );
+        let (up, down) = match **mapping {
+            Mapping::FromWs(_) => (copied.to_ws, copied.to_plain),
+            Mapping::ToWs(..) => (copied.to_plain, copied.to_ws),
+        };
+        Ok(Relayed { up, down, end: End::Finished })
     }
 
     /// Carries datagrams until either end has enough.
@@ -448,6 +510,16 @@ impl Exit {
         let kind = match error {
             ExitError::Destination(_) | ExitError::Forbidden(..) => error.to_string(),
             ExitError::NotMeasured | ExitError::Measure(_) | ExitError::NoListener(..) => error.to_string(),
+            // How one ended that was open is nothing to be mended here.
+            ExitError::WebSocket(
+                ..,
+                WsError::Closed { .. }
+                | WsError::Lost(_)
+                | WsError::Plain(_)
+                | WsError::NoRequest
+                | WsError::Idle,
+            ) => return tracing::debug!("{error}"),
+            ExitError::WebSocket(destination, _) => destination.to_string(),
             ExitError::Dial(destination, _) => destination.to_string(),
             // One line for all that a peer may think of.
             ExitError::NotOffered(_) | ExitError::NoListeners(_) => "not offered".to_owned(),

@@ -12,6 +12,7 @@
 //! | [`listen`](mod@listen) | ports and the programs that connect to them, with SOCKS5, HTTP and forwards behind |
 //! | [`exit`], [`dial`], [`rules`] | reaching destinations, and which |
 //! | [`udp`] | datagrams, at either end |
+//! | [`ws`] | WebSocket on one side and plain bytes on the other |
 //! | [`reverse`] | listeners that one end asks the other for |
 //! | [`policy`], [`rate`] | what each peer may do, and how fast |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
@@ -49,6 +50,7 @@ mod slots;
 mod socket;
 mod socks5;
 pub mod udp;
+pub mod ws;
 
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
@@ -67,3 +69,4 @@ pub use reach::ReachError;
 pub use relay::RelayConfig;
 pub use rules::Rules;
 pub use site::{Site, SiteConfig};
+pub use ws::{StreamToWs, WsToStream};

@@ -22,6 +22,8 @@ use crate::outlet::Outlet;
 use crate::relay::RelayConfig;
 use crate::slots::{Slot, Slots};
 use crate::udp::{self, flows};
+use crate::ws::form::{FromWs, Mapping, ToWs};
+use crate::ws::{WsUrl, serve};
 use crate::{http_proxy, proxy_header, socks5};
 
 /// What SOCKS4 begins with: its version.
@@ -199,6 +201,11 @@ impl Bound {
                 Purpose::Forward { to: Arc::new(led(to)?), proxy_header }
             }
             Service::Udp { .. } => return Ok(Self::Udp(udp::bind(addr)?, led(to)?)),
+            Service::FromWs { options, .. } => Purpose::FromWs(Arc::new((led(to)?, options))),
+            service @ Service::ToWs { .. } => match service.mapping(index) {
+                Some(Mapping::ToWs(url, options)) => Purpose::ToWs(Arc::new((led(to)?, url, options))),
+                _ => return Err(io::ErrorKind::InvalidInput.into()),
+            },
         };
         Ok(Self::Tcp(TcpListener::bind(addr).await?, purpose))
     }
@@ -220,6 +227,8 @@ enum Purpose {
     Socks5 { credentials: Option<Credentials>, strict: bool },
     Http { credentials: Option<Credentials>, strict: bool },
     Forward { to: Arc<Destination>, proxy_header: bool },
+    FromWs(Arc<(Destination, FromWs)>),
+    ToWs(Arc<(Destination, WsUrl, ToWs)>),
 }
 
 /// One port, and what serves those who connect to it.
@@ -255,6 +264,25 @@ impl<O: Opener> Port<O> {
                         Ok(first) => self.outlet.forward(&mut socket, first, &to).await,
                         Err(error) => tracing::debug!("a program went away: {error}"),
                     }
+                })
+            }
+            Purpose::FromWs(way) => {
+                let (way, slot) = (Arc::clone(way), self.slots.enter());
+                Box::pin(async move {
+                    let (to, options) = &*way;
+                    match first_bytes(&socket, peer, options.proxy_header) {
+                        Ok(first) => {
+                            serve::from_ws(&mut socket, first, to, options, slot, &self.outlet).await
+                        }
+                        Err(error) => tracing::debug!("a program went away: {error}"),
+                    }
+                })
+            }
+            Purpose::ToWs(way) => {
+                let way = Arc::clone(way);
+                Box::pin(async move {
+                    let (to, url, options) = &*way;
+                    serve::to_ws(&mut socket, to, url, options, &self.outlet).await;
                 })
             }
         }

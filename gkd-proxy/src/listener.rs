@@ -8,11 +8,18 @@
 //! | `tcp://[BIND:]PORT:HOST:PORT` | fixed TCP forward |
 //! | `tcp://[BIND:]PORT:unix:PATH` | fixed forward to a Unix socket |
 //! | `udp://[BIND:]PORT:HOST:PORT` | fixed UDP forward |
+//! | `ws://[BIND:]PORT:HOST:PORT` | accepts WebSocket, leads to plain TCP; or to `unix:PATH` |
+//! | `tcp://[BIND:]PORT:ws://HOST:PORT/PATH` | accepts plain TCP, leads to a WebSocket server; `wss` too |
 //!
 //! BIND is an address, an IPv6 one in brackets. PORT may be a range `9000-9009`, where a target's is one of
 //! the same length; as the port to listen on, 0 stands for any free one. `?strict=1` holds the answer to a
 //! SOCKS or CONNECT request until the far end has connected; `?proxy=v2` puts the header of the PROXY
-//! protocol in front of what a `tcp` forward carries. A user's name and password may hold `%` escapes.
+//! protocol in front of what a `tcp` or `ws` forward carries. A user's name and password may hold `%` escapes.
+//!
+//! For WebSocket there is more: `?text=1` sends text messages instead of binary ones, `?ping=SECONDS` says after how much
+//! silence a ping is sent (0 for never), `?path=/PATH` and `?origin=https://HOST` narrow whose upgrades are taken, and
+//! `?strict=1` holds the answer to one. Behind the address of a WebSocket server a question mark is part of that; a `#`, which
+//! such an address cannot have, begins the options: `tcp://8082:ws://HOST/PATH?QUERY#text=1&protocol=NAME`.
 //!
 //! This file reads and shows the forms; what they do is in [`listen`](mod@crate::listen).
 
@@ -23,6 +30,9 @@ use std::str::FromStr;
 
 use crate::credentials::Credentials;
 use crate::destination::{Destination, DestinationError, Host, Target, UnixPath};
+use crate::ws::form::{FromWs, Mapping, ToWs};
+use crate::ws::url::Parts;
+use crate::ws::{WsUrl, WsUrlError};
 
 /// The most ports that one listener opens. Each takes a descriptor and a task.
 pub const MAX_PORTS: usize = 1024;
@@ -84,6 +94,31 @@ pub enum Service {
         /// Its ports, likewise.
         ports: Ports,
     },
+    /// A fixed forward from WebSocket to what is plain.
+    FromWs {
+        /// Where it leads.
+        to: Plain,
+        /// What else was said.
+        options: FromWs,
+    },
+    /// A fixed forward from TCP to a WebSocket server.
+    ToWs {
+        /// The server, at the first of its ports.
+        url: WsUrl,
+        /// Its ports: as many as are listened on, the first for the first.
+        ports: Ports,
+        /// What else was said.
+        options: ToWs,
+    },
+}
+
+/// Where a forward from WebSocket leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// To a host and its ports: as many as are listened on, the first for the first.
+    Tcp(Host, Ports),
+    /// To a Unix socket at the end that dials.
+    Unix(UnixPath),
 }
 
 /// One port, or a range of them: never empty, at most [`MAX_PORTS`], 0 only alone.
@@ -108,14 +143,11 @@ pub struct ListenerError {
 #[non_exhaustive]
 pub enum ListenerErrorCause {
     /// Nothing stands before `://`.
-    #[error("it does not say what listens: begin with mixed://, socks5://, http://, tcp:// or udp://")]
+    #[error("it does not say what listens: begin with mixed://, socks5://, http://, tcp://, udp:// or ws://")]
     NoScheme,
     /// What stands before `://` is unknown.
-    #[error("\"{}\" is not known: take mixed, socks5, http, tcp or udp", .0.escape_debug())]
+    #[error("\"{}\" is not known: take mixed, socks5, http, tcp, udp or ws", .0.escape_debug())]
     UnknownScheme(String),
-    /// A form that a later version brings.
-    #[error("{0} is not in this version: take mixed, socks5, http, tcp or udp")]
-    NotInThisVersion(&'static str),
     /// The local address is none.
     #[error("\"{}\" is not an address to listen on: write one such as 127.0.0.1 or [::1], not a name", .0.escape_debug())]
     Bind(String),
@@ -132,11 +164,16 @@ pub enum ListenerErrorCause {
     #[error("write {0}://[BIND:]PORT; an IPv6 address goes in brackets")]
     ProxyForm(&'static str),
     /// A forward whose parts do not fit the form.
-    #[error("write {0}://[BIND:]PORT:HOST:PORT, or for tcp PORT:unix:PATH; an IPv6 address goes in brackets")]
+    #[error(
+        "write {0}://[BIND:]PORT:HOST:PORT, or for tcp and ws PORT:unix:PATH; an IPv6 address goes in brackets"
+    )]
     ForwardForm(&'static str),
     /// The target is no destination.
     #[error("it leads nowhere: {0}")]
     Target(#[from] DestinationError),
+    /// What a forward to a WebSocket server leads to is none.
+    #[error("it leads to no WebSocket server: {0}")]
+    Url(#[from] WsUrlError),
     /// A user where none is asked for.
     #[error("{0} takes no USER:PASS@; socks5 and http do")]
     NoUser(&'static str),
@@ -182,6 +219,9 @@ impl Service {
             Self::Http { .. } => "http",
             Self::Tcp { .. } | Self::Unix { .. } => "tcp",
             Self::Udp { .. } => "udp",
+            Self::FromWs { .. } => "ws",
+            // As the program sees it.
+            Self::ToWs { .. } => "tcp",
         }
     }
 
@@ -194,7 +234,22 @@ impl Service {
         match self {
             Self::Tcp { host, ports, .. } => target(host, ports).map(Destination::Tcp),
             Self::Udp { host, ports } => target(host, ports).map(Destination::Udp),
-            Self::Unix { path, .. } => Some(Destination::Unix(path.clone())),
+            Self::Unix { path, .. } | Self::FromWs { to: Plain::Unix(path), .. } => {
+                Some(Destination::Unix(path.clone()))
+            }
+            Self::FromWs { to: Plain::Tcp(host, ports), .. } => target(host, ports).map(Destination::Tcp),
+            Self::ToWs { url, ports, .. } => target(url.target().host(), ports).map(Destination::Tcp),
+            _ => None,
+        }
+    }
+
+    /// What is done with the bytes of a program on their way from the port with this index; none for a forward of bytes.
+    pub(crate) fn mapping(&self, index: usize) -> Option<Mapping> {
+        match self {
+            Self::FromWs { options, .. } => Some(Mapping::FromWs(options.clone())),
+            Self::ToWs { url, ports, options } => {
+                Some(Mapping::ToWs(url.at(ports.iter().nth(index)?).ok()?, options.clone()))
+            }
             _ => None,
         }
     }
@@ -275,12 +330,12 @@ fn parse(words: &str) -> Result<Listener, ListenerErrorCause> {
         "http" => "http",
         "tcp" => "tcp",
         "udp" => "udp",
-        "ws" => return Err(ListenerErrorCause::NotInThisVersion("a ws listener")),
+        "ws" => "ws",
         "" => return Err(ListenerErrorCause::NoScheme),
         other => return Err(ListenerErrorCause::UnknownScheme(other.into())),
     };
     if scheme == "tcp" && rest.contains("://") {
-        return Err(ListenerErrorCause::NotInThisVersion("a forward from TCP to WebSocket"));
+        return parse_to_ws(rest);
     }
     // The last @, for a password may hold one.
     let (user, rest) = match rest.rsplit_once('@') {
@@ -289,7 +344,7 @@ fn parse(words: &str) -> Result<Listener, ListenerErrorCause> {
     };
     let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
     let options = Options::parse(scheme, options)?;
-    if let "tcp" | "udp" = scheme {
+    if let "tcp" | "udp" | "ws" = scheme {
         if user.is_some() {
             return Err(ListenerErrorCause::NoUser(scheme));
         }
@@ -313,13 +368,17 @@ fn parse_forward(
     place: &str,
     options: &Options,
 ) -> Result<Listener, ListenerErrorCause> {
-    if let ("tcp", Some((listen, path))) = (scheme, place.split_once(":unix:")) {
+    if let ("tcp" | "ws", Some((listen, path))) = (scheme, place.split_once(":unix:")) {
         let (bind, ports) = parse_place(listen).ok_or(ListenerErrorCause::ForwardForm(scheme))?;
         let (bind, ports): (_, Ports) = (bind.map(parse_bind).transpose()?, ports.parse()?);
         if ports.len() > 1 {
             return Err(ListenerErrorCause::UnequalRanges(ports.len(), 1));
         }
-        let service = Service::Unix { path: UnixPath::new(path)?, proxy_header: options.proxy_header };
+        let path = UnixPath::new(path)?;
+        let service = match scheme {
+            "ws" => Service::FromWs { to: Plain::Unix(path), options: options.from_ws.clone() },
+            _ => Service::Unix { path, proxy_header: options.proxy_header },
+        };
         return Ok(Listener { bind, ports, service });
     }
     let (bind, listen, host, dial) = match split_colons(place)[..] {
@@ -337,9 +396,39 @@ fn parse_forward(
     let host = Host::parse(host)?;
     let service = match scheme {
         "udp" => Service::Udp { host, ports: dialled },
+        "ws" => Service::FromWs { to: Plain::Tcp(host, dialled), options: options.from_ws.clone() },
         _ => Service::Tcp { host, ports: dialled, proxy_header: options.proxy_header },
     };
     Ok(Listener { bind, ports, service })
+}
+
+/// `[BIND:]PORT:ws://HOST[:PORT][/PATH][?QUERY][#OPTIONS]`.
+fn parse_to_ws(words: &str) -> Result<Listener, ListenerErrorCause> {
+    // What stands ahead of the address ends with a colon, which is none of those within brackets.
+    let scheme = words.find("://").unwrap_or(words.len());
+    let Some(at) = words[..scheme].rfind(':') else {
+        return Err(ListenerErrorCause::ForwardForm("tcp"));
+    };
+    let (place, address) = (&words[..at], &words[at + 1..]);
+    let (address, list) = address.split_once('#').unwrap_or((address, ""));
+    let mut options = ToWs::default();
+    for option in list.split('&').filter(|option| !option.is_empty()) {
+        if !options.take(option) {
+            let (service, option) = ("a forward to WebSocket", option.to_owned());
+            return Err(ListenerErrorCause::Option { service, option, mend: ToWs::OPTIONS });
+        }
+    }
+    let (bind, listen) = parse_place(place).ok_or(ListenerErrorCause::ForwardForm("tcp"))?;
+    let (bind, listen): (_, Ports) = (bind.map(parse_bind).transpose()?, listen.parse()?);
+    let parts = Parts::of(address)?;
+    let default = Ports { first: parts.default_port(), last: parts.default_port() };
+    let ports = parts.port.map_or(Ok(default), str::parse)?;
+    if listen.len() != ports.len() {
+        return Err(ListenerErrorCause::UnequalRanges(listen.len(), ports.len()));
+    }
+    let target = Target::new(Host::parse(parts.host)?, ports.first)?;
+    let url = WsUrl::new(parts.secure, target, parts.path);
+    Ok(Listener { bind, ports: listen, service: Service::ToWs { url, ports, options } })
 }
 
 /// `[BIND:]PORT`, not read any further.
@@ -378,6 +467,7 @@ fn parse_bind(bind: &str) -> Result<IpAddr, ListenerErrorCause> {
 struct Options {
     strict: bool,
     proxy_header: bool,
+    from_ws: FromWs,
 }
 
 impl Options {
@@ -385,6 +475,7 @@ impl Options {
         let mend = match scheme {
             "tcp" => "it has proxy=v2",
             "udp" => "it has none",
+            "ws" => FromWs::OPTIONS,
             _ => "it has strict=1",
         };
         let mut options = Self::default();
@@ -393,6 +484,7 @@ impl Options {
                 ("strict=1", "mixed" | "socks5" | "http") => options.strict = true,
                 ("strict=0", "mixed" | "socks5" | "http") => options.strict = false,
                 ("proxy=v2", "tcp") => options.proxy_header = true,
+                (option, "ws") if options.from_ws.take(option) => {}
                 _ => return Err(ListenerErrorCause::Option { service: scheme, option: option.into(), mend }),
             }
         }
@@ -406,6 +498,15 @@ impl fmt::Display for Ports {
             write!(f, "{}", self.first)
         } else {
             write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, ports) => write!(f, "{host}:{ports}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.as_str().escape_debug()),
         }
     }
 }
@@ -432,6 +533,11 @@ impl fmt::Display for Listener {
                 write!(f, ":unix:{}{options}", path.as_str().escape_debug())
             }
             Service::Udp { host, ports } => write!(f, ":{host}:{ports}"),
+            Service::FromWs { to, options } => write!(f, ":{to}{options}"),
+            Service::ToWs { url, ports, options } => {
+                let host = url.target().host();
+                write!(f, ":{}://{host}:{ports}{}{options}", url.scheme(), url.path())
+            }
             _ => Ok(()),
         }
     }

@@ -15,6 +15,7 @@ use crate::destination::Destination;
 use crate::reach::ReachError;
 use crate::relay::{End, RelayConfig, Relayed, relay};
 use crate::udp::Idle;
+use crate::ws::{Copied, WsError};
 
 /// What the far end's answer may take beyond its dial: a round trip, and tunnels that come back meanwhile.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
@@ -75,6 +76,40 @@ impl<O: Opener> Outlet<O> {
             Ok(connection) => _ = self.relay(socket, &connection, first, to).await,
             // It was logged why.
             Err(_) => crate::socket::reset_on_drop(socket),
+        }
+    }
+
+    /// How long a mapping goes on of which one direction has ended and the other is idle.
+    pub(crate) fn half_closed_for(&self) -> Duration {
+        self.relay.half_closed_for
+    }
+
+    /// The opening of a WebSocket at the far end, within the time of its dial.
+    pub(crate) async fn opened_in_time<T>(
+        &self,
+        opening: impl Future<Output = Result<T, WsError>>,
+    ) -> Result<T, WsError> {
+        let opening = Box::pin(opening);
+        timeout(self.dial_timeout + ANSWER_SLACK, opening).await.unwrap_or(Err(WsError::TimedOut))
+    }
+
+    /// Logs how a mapping to or from WebSocket ended, as [`relay`](Self::relay) does.
+    pub(crate) fn mapped(
+        &self,
+        to: &Destination,
+        connection: &O::Connection,
+        copied: &Result<Copied, WsError>,
+    ) {
+        if copied.is_err()
+            && let Some(Err(error)) = connection.connected().now_or_never()
+        {
+            self.failed(to, &error);
+        }
+        match copied {
+            Ok(Copied { to_ws, to_plain }) => {
+                tracing::debug!("{to}: {to_ws} bytes to WebSocket, {to_plain} from it")
+            }
+            Err(error) => tracing::debug!("{to}: {error}"),
         }
     }
 

@@ -17,6 +17,19 @@ const TCP4: u8 = 0x11;
 /// TCP over IPv6.
 const TCP6: u8 = 0x21;
 
+/// The part of a header that tells how long the rest is, in bytes.
+pub(crate) const HEAD: usize = 16;
+
+/// The longest rest of one that [`encode`] makes.
+const MAX_REST: usize = 36;
+
+/// How many bytes follow the head of one that [`encode`] made; none where it is none.
+pub(crate) fn rest(head: &[u8]) -> Option<usize> {
+    let rest = usize::from(u16::from_be_bytes(head.get(HEAD - 2..HEAD)?.try_into().ok()?));
+    let right = head.starts_with(&SIGNATURE) && head[SIGNATURE.len()] == VERSION_AND_COMMAND;
+    Some(rest).filter(|rest| right && *rest <= MAX_REST)
+}
+
 /// The header for a TCP connection from `client` to `local`.
 pub(crate) fn encode(client: SocketAddr, local: SocketAddr) -> Bytes {
     let mut out = BytesMut::with_capacity(52);
@@ -63,5 +76,18 @@ mod tests {
         // A socket of both families shows an IPv4 program as a mapped address.
         let header = encode("[::ffff:192.0.2.1]:1".parse().unwrap(), "[::ffff:192.0.2.2]:2".parse().unwrap());
         assert_eq!((header[13], header.len()), (0x11, 28));
+    }
+
+    #[test]
+    fn the_head_tells_how_long_the_rest_is() {
+        for (client, local) in [("192.0.2.1:1", "192.0.2.2:2"), ("[::1]:1", "[::2]:2")] {
+            let header = encode(client.parse().unwrap(), local.parse().unwrap());
+            assert_eq!(rest(&header[..HEAD]), Some(header.len() - HEAD));
+            let mut wrong = header.to_vec();
+            wrong[14] = 1;
+            assert_eq!(rest(&wrong), None);
+            assert_eq!(rest(&header[1..]), None);
+            assert_eq!(rest(&header[..HEAD - 1]), None);
+        }
     }
 }

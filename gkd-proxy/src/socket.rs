@@ -91,6 +91,9 @@ pub trait StreamSocket: Send + Sync + Sized + 'static {
     /// Waits for an error, a reset among them.
     fn error(&self) -> impl Future<Output = io::Error> + Send;
 
+    /// The address of its other end, where that has one.
+    fn peer_address(&self) -> Option<SocketAddr>;
+
     /// Ends the direction towards the socket's other end.
     fn shutdown_write(&self) -> io::Result<()>;
 
@@ -100,7 +103,7 @@ pub trait StreamSocket: Send + Sync + Sized + 'static {
 
 /// What both kinds of stream sockets have under the same names.
 macro_rules! stream_socket {
-    ($socket:ty, $read_half:ident, $write_half:ident, $reset:expr) => {
+    ($socket:ty, $read_half:ident, $write_half:ident, $reset:expr, $address:expr) => {
         impl StreamSocket for $socket {
             type ReadHalf<'a> = $read_half<'a>;
             type WriteHalf<'a> = $write_half<'a>;
@@ -135,6 +138,10 @@ macro_rules! stream_socket {
                 }
             }
 
+            fn peer_address(&self) -> Option<SocketAddr> {
+                $address(self)
+            }
+
             fn shutdown_write(&self) -> io::Result<()> {
                 SockRef::from(self).shutdown(Shutdown::Write)
             }
@@ -146,10 +153,12 @@ macro_rules! stream_socket {
     };
 }
 
-stream_socket!(TcpStream, TcpReadHalf, TcpWriteHalf, reset_on_drop);
+stream_socket!(TcpStream, TcpReadHalf, TcpWriteHalf, reset_on_drop, |socket: &TcpStream| socket
+    .peer_addr()
+    .ok());
 // One that is closed with unread bytes tells the other end so by itself.
 #[cfg(unix)]
-stream_socket!(UnixStream, UnixReadHalf, UnixWriteHalf, |_: &UnixStream| ());
+stream_socket!(UnixStream, UnixReadHalf, UnixWriteHalf, |_: &UnixStream| (), |_: &UnixStream| None);
 
 /// Makes the coming drop of the socket a TCP reset.
 pub(crate) fn reset_on_drop(socket: &TcpStream) {

@@ -170,7 +170,10 @@ fn wrong_arguments_are_told_by_their_option() {
     }
     let listeners = [
         (Listeners { local: vec!["1080".to_owned()], remote: vec![] }, "--local: listener \"1080\""),
-        (Listeners { local: vec!["ws://1:h:2".to_owned()], remote: vec![] }, "not in this version"),
+        (
+            Listeners { local: vec!["wss://1:h:2".to_owned()], remote: vec![] },
+            "\"wss\" is not known: take mixed",
+        ),
         (
             Listeners { local: vec![], remote: vec!["mixed://1080".to_owned()] },
             "--remote: listener \"mixed://127.0.0.1:1080\": mixed listens here only (-L)",

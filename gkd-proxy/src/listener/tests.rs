@@ -27,8 +27,25 @@ fn every_form_is_read() {
         ("udp://[::1]:9000-9001:[::1]:80-81", "udp://[::1]:9000-9001:[::1]:80-81"),
         ("tcp://80:unix:/run/a b.sock", "tcp://127.0.0.1:80:unix:/run/a b.sock"),
         ("tcp://[::1]:80:unix:/x?proxy=v2", "tcp://[::1]:80:unix:/x?proxy=v2"),
+        ("ws://8081:127.0.0.1:8082", "ws://127.0.0.1:8081:127.0.0.1:8082"),
+        ("ws://[::1]:80-81:a.example:90-91?text=1&ping=0", "ws://[::1]:80-81:a.example:90-91?text=1&ping=0"),
+        (
+            "ws://80:unix:/x?proxy=v2&strict=1&origin=https://b.example:8443&origin=http://[::1]&path=/y&ping=30",
+            "ws://127.0.0.1:80:unix:/x?path=/y&origin=https://b.example:8443&origin=http://[::1]&strict=1&proxy=v2",
+        ),
+        ("tcp://80:wss://example.com/x", "tcp://127.0.0.1:80:wss://example.com:443/x"),
+        ("tcp://[::1]:80:ws://[::2]:81", "tcp://[::1]:80:ws://[::2]:81/"),
+        ("tcp://80-81:ws://a:90-91/x?a=b://c@d", "tcp://127.0.0.1:80-81:ws://a:90-91/x?a=b://c@d"),
+        (
+            "tcp://80:ws://a/?text=0#text=1&protocol=mqtt&ping=5",
+            "tcp://127.0.0.1:80:ws://a:80/?text=0#text=1&ping=5&protocol=mqtt",
+        ),
     ] {
         assert_eq!(parsed(words).to_string(), shown);
+        // And is read from what is shown.
+        if !shown.contains("***") {
+            assert_eq!(parsed(shown).to_string(), shown);
+        }
     }
     assert_eq!(
         parsed("mixed://127.0.0.1:1080"),
@@ -56,8 +73,18 @@ fn each_mistake_is_named() {
         ("://1080", Cause::NoScheme),
         ("socks4://1080", Cause::UnknownScheme("socks4".into())),
         ("MIXED://1080", Cause::UnknownScheme("MIXED".into())),
-        ("ws://80:example.com:80", Cause::NotInThisVersion("a ws listener")),
-        ("tcp://80:wss://example.com/x", Cause::NotInThisVersion("a forward from TCP to WebSocket")),
+        ("ws://80", Cause::ForwardForm("ws")),
+        ("ws://80-81:example.com:80", Cause::UnequalRanges(2, 1)),
+        ("ws://me:pass@80:example.com:80", Cause::NoUser("ws")),
+        ("ws://80:unix:x", Cause::Target(DestinationError::Path("x".into()))),
+        ("tcp://ws://example.com/x", Cause::ForwardForm("tcp")),
+        ("tcp://80:81:82:ws://example.com/x", Cause::ForwardForm("tcp")),
+        ("tcp://80:http://example.com/x", Cause::Url(WsUrlError::Scheme("http://example.com/x".into()))),
+        ("tcp://80:ws://me:pass@example.com/x", Cause::Url(WsUrlError::User)),
+        ("tcp://80:ws:///x", Cause::Target(DestinationError::EmptyName)),
+        ("tcp://80:ws://a:0/x", Cause::Target(DestinationError::PortZero)),
+        ("tcp://80:ws://a:x/x", Cause::Port("x".into())),
+        ("tcp://80-81:ws://example.com/x", Cause::UnequalRanges(2, 1)),
         ("mixed://", Cause::Port("".into())),
         ("mixed://65536", Cause::Port("65536".into())),
         ("mixed://+80", Cause::Port("+80".into())),
@@ -91,6 +118,15 @@ fn each_mistake_is_named() {
         "mixed://80?proxy=v2",
         "mixed://80?strict=yes",
         "socks5://80?x",
+        "ws://80:a:80?x",
+        "ws://80:a:80?text=2",
+        "ws://80:a:80?ping=-1",
+        "ws://80:a:80?ping=99999999",
+        "ws://80:a:80?path=x",
+        "ws://80:a:80?origin=null",
+        "ws://80:a:80?origin=https://a/",
+        "tcp://80:ws://a/#proxy=v2",
+        "tcp://80:ws://a/#protocol=a,b",
     ] {
         assert!(matches!(cause(words), Cause::Option { .. }), "{words}");
     }

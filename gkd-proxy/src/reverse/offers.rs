@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::destination::{Destination, ListenerId, Registered};
 use crate::listener::Service;
+use crate::ws::form::Mapping;
 
 /// The services behind listeners at the other end. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -39,10 +40,12 @@ impl Offers {
         Offered { offers: self.clone(), id }
     }
 
-    /// What is dialled for a program that came to a listener; none where nothing is offered.
-    pub(crate) fn destination(&self, registered: Registered) -> Option<Destination> {
+    /// What is dialled for a program that came to a listener, and what its bytes are mapped to and from on the way; none where
+    /// nothing is offered.
+    pub(crate) fn way(&self, registered: Registered) -> Option<(Destination, Option<Mapping>)> {
         let services = self.shared.services.read().unwrap_or_else(PoisonError::into_inner);
-        services.get(&registered.listener)?.destination(usize::from(registered.index))
+        let (service, index) = (services.get(&registered.listener)?, usize::from(registered.index));
+        Some((service.destination(index)?, service.mapping(index)))
     }
 }
 
@@ -66,13 +69,17 @@ mod tests {
         assert_ne!(one.id, other.id);
         let of = |offered: &Offered, index| {
             let registered = Registered { listener: offered.id, index };
-            offers.destination(registered).map(|to| to.to_string())
+            offers.way(registered).map(|(to, _)| to.to_string())
         };
         assert_eq!(of(&one, 1).as_deref(), Some("inner:81"));
         assert_eq!(of(&one, 2), None);
         assert_eq!(of(&other, 0).as_deref(), Some("inner:5353 (UDP)"));
         let id = one.id;
         drop(one);
-        assert_eq!(offers.destination(Registered { listener: id, index: 0 }), None);
+        assert_eq!(offers.way(Registered { listener: id, index: 0 }), None);
+        let mapped = offers.add(service("tcp://9000-9001:ws://inner:80-81/x"));
+        let (to, mapping) = offers.way(Registered { listener: mapped.id, index: 1 }).unwrap();
+        assert_eq!(to.to_string(), "inner:81");
+        assert!(matches!(mapping, Some(Mapping::ToWs(url, _)) if url.to_string() == "ws://inner:81/x"));
     }
 }

@@ -45,7 +45,9 @@ pub struct Remote {
 
 /// A listener that the other end cannot be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("listener \"{form}\": {scheme} listens here only (-L): at the other end there are tcp and udp (-R)")]
+#[error(
+    "listener \"{form}\": {scheme} listens here only (-L): at the other end there are tcp, udp and ws (-R)"
+)]
 pub struct RemoteError {
     form: String,
     scheme: &'static str,
@@ -67,6 +69,8 @@ fn transport(listener: &Listener) -> Result<(Transport, bool), RemoteError> {
             Ok((Transport::Tcp, *proxy_header))
         }
         Service::Udp { .. } => Ok((Transport::Udp, false)),
+        Service::FromWs { options, .. } => Ok((Transport::Tcp, options.proxy_header)),
+        Service::ToWs { .. } => Ok((Transport::Tcp, false)),
         other => Err(RemoteError { form: listener.to_string(), scheme: other.scheme() }),
     }
 }
@@ -102,6 +106,8 @@ fn form(listener: &Listener) -> String {
     match &listener.service {
         Service::Tcp { host, ports, .. } | Service::Udp { host, ports } => format!("{host}:{ports}"),
         Service::Unix { path, .. } => format!("unix:{}", path.as_str().escape_debug()),
+        Service::FromWs { to, .. } => to.to_string(),
+        Service::ToWs { url, .. } => url.to_string(),
         other => other.scheme().to_owned(),
     }
 }

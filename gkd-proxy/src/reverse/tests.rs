@@ -42,13 +42,13 @@ impl Grants for Loopback {
 }
 
 /// The end that listens.
-struct Server {
+pub(crate) struct Server {
     registry: Arc<Registry>,
     granted: watch::Sender<bool>,
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_places(1000)
     }
 
@@ -59,7 +59,7 @@ impl Server {
     }
 
     /// A client's session: its opener, and the exit of what the server opens to it.
-    fn session(&self, peer: u8, offers: &Offers) -> MemoryOpener {
+    pub(crate) fn session(&self, peer: u8, offers: &Offers) -> MemoryOpener {
         let (to_server, mut at_server) = memory::opener();
         let (to_client, mut at_client) = memory::opener();
         let rules = Rules::allow(["0.0.0.0/0".parse().unwrap()]);
