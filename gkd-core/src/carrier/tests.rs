@@ -6,6 +6,7 @@ mod strangers;
 mod tampered;
 
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gkd_proto::handshake::{Hello, Parameters, VERSION};
@@ -44,8 +45,27 @@ async fn handshake(
     far: impl Into<Wire>,
 ) -> (Result<Carrier, CarrierError>, Result<Incoming, CarrierError>) {
     let (key, acceptor, deadline) = (client_key(), acceptor(), in_ten_seconds());
-    let dial = dial_of(kind, &key);
-    tokio::join!(connect(near, &dial, deadline), acceptor.accept(far, deadline))
+    let target = ws::Target::new(&"a.example:80".parse().unwrap(), 80, &ws::Options::default());
+    let dial = Dial { web: Some(&target), ..dial_of(kind, &key) };
+    tokio::join!(connect(near, &dial, deadline), accept(&acceptor, far, deadline))
+}
+
+/// The server's side, that of WebSocket included.
+async fn accept(
+    acceptor: &Acceptor,
+    far: impl Into<Wire>,
+    deadline: Instant,
+) -> Result<Incoming, CarrierError> {
+    let wire = match acceptor.accept(far, deadline).await? {
+        Incoming::Http(wire) => wire,
+        other => return Ok(other),
+    };
+    let served = async {
+        let visit = Arc::new(ws::Visit { config: ws::WebSocketConfig::default(), site: ws::not_found() });
+        let wire = ws::serve(wire, ([192, 0, 2, 1], 1).into(), &visit, &Arc::default()).await?;
+        acceptor.accept_websocket(wire.ok_or(CarrierError::Closed)?).await.map(Incoming::Gkd)
+    };
+    tokio::time::timeout_at(deadline, served).await.unwrap_or(Err(CarrierError::Deadline))
 }
 
 fn pipe() -> (Wire, Wire) {
@@ -165,6 +185,33 @@ async fn without_a_servers_key_only_the_unencrypted_carrier_goes() {
     assert_eq!(gkd(far).peer(), key.public());
     let dial = Dial { server: None, ..dial_of(CarrierKind::Tls, &key) };
     assert!(matches!(connect(pipe().0, &dial, deadline).await, Err(CarrierError::NoServerKey)));
+}
+
+#[tokio::test]
+async fn over_websocket_the_other_end_and_the_socket_below_are_known() {
+    let (near, far) = tcp().await;
+    let address = near.local_addr().unwrap();
+    let (near, far) = handshake(CarrierKind::Ws, near, far).await;
+    let (mut near, mut far) = (near.unwrap(), gkd(far));
+    assert_eq!((near.kind(), near.peer()), (CarrierKind::Ws, server_key().public()));
+    assert_eq!((far.kind(), far.peer()), (CarrierKind::Ws, client_key().public()));
+    assert_eq!((near.socket().unwrap().local_addr().unwrap(), far.peer_addr()), (address, Some(address)));
+    if cfg!(target_os = "linux") {
+        assert!(near.sample() != PathSample::default() && far.sample() != PathSample::default());
+    }
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|i| (i ^ (i >> 8)) as u8).collect();
+    let pass = async |from: &mut Carrier, to: &mut Carrier| {
+        let write = async {
+            from.write_all(&sent).await.unwrap();
+            from.flush().await.unwrap();
+        };
+        let mut got = vec![0; sent.len()];
+        let read = async { to.read_exact(&mut got).await.map(drop).unwrap() };
+        tokio::join!(write, read);
+        assert!(got == sent);
+    };
+    pass(&mut near, &mut far).await;
+    pass(&mut far, &mut near).await;
 }
 
 #[tokio::test]

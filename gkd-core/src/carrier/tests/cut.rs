@@ -113,10 +113,26 @@ async fn tls_silent_at_every_seventh_byte() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn websocket_closed_and_silent_at_every_seventh_byte() {
+    every_cut_is_an_error(CarrierKind::Ws, 7, Then::Close).await;
+    every_cut_is_an_error(CarrierKind::Ws, 7, Then::Silence).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flipped_bit_never_makes_another_of_a_tls_client() {
+    flips(CarrierKind::Tls).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flipped_bit_never_makes_another_of_a_client_over_websocket() {
+    flips(CarrierKind::Ws).await;
+}
+
+async fn flips(kind: CarrierKind) {
     // Every byte would do, and takes seven times as long.
-    for (fault, (near, far)) in faults(CarrierKind::Tls, 7, Then::Flip).await {
-        // The version in the header of a record that is not encrypted is the one thing that may change.
+    for (fault, (near, far)) in faults(kind, 7, Then::Flip).await {
+        // What may change is the version in the header of a record that is not encrypted, and, in HTTP, words that say
+        // the same.
         if let Ok(Incoming::Gkd(far)) = far {
             assert_eq!(far.peer(), client_key().public(), "{fault:?}");
             assert_eq!(near.unwrap().peer(), server_key().public(), "{fault:?}");
