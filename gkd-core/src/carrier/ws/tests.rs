@@ -470,7 +470,6 @@ fn a_pin_is_43_characters_of_base64url() {
     }
 }
 
-/// Nothing holds up who says nothing but the caller, and that is cut off by the server's deadline.
 #[tokio::test(start_paused = true)]
 async fn a_kept_connection_that_asks_for_nothing_is_closed_by_itself() {
     let (mut near, far) = duplex(PIPE);

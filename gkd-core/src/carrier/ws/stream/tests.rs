@@ -1,4 +1,3 @@
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -192,8 +191,6 @@ struct Slow {
     io: DuplexStream,
     step: usize,
     rests: bool,
-    /// What it was given, write for write.
-    log: Arc<Mutex<Vec<usize>>>,
 }
 
 impl AsyncRead for Slow {
@@ -219,9 +216,7 @@ impl AsyncWrite for Slow {
             return Poll::Pending;
         }
         let step = self.step.min(bytes.len());
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, &bytes[..step]))?;
-        self.log.lock().unwrap().push(written);
-        Poll::Ready(Ok(written))
+        Pin::new(&mut self.io).poll_write(cx, &bytes[..step])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -239,7 +234,7 @@ async fn what_was_given_up_half_way_leaves_no_trace() {
     for side in both() {
         for step in 1..12 {
             let (io, far) = duplex(1 << 20);
-            let slow = Slow { io, step, rests: false, log: Arc::default() };
+            let slow = Slow { io, step, rests: false };
             let mut near = Stream::new(Wire::brought(slow), side);
             let other = if side == Side::Client { Side::Server } else { Side::Client };
             let mut far = Stream::new(Wire::brought(far), other);
@@ -302,7 +297,7 @@ async fn who_does_not_read_costs_a_lent_buffer_at_the_most() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever is written in whatever pieces comes out, in both directions at once, with pings in between.
+    /// Whatever is written in whatever pieces comes out, in both directions at once.
     #[test]
     fn what_goes_in_comes_out(
         writes in prop::collection::vec(prop::collection::vec(0..9000_usize, 1..5), 1..20),
@@ -315,7 +310,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (near, far) = duplex(capacity);
-            let slow = |io| Wire::brought(Slow { io, step, rests: false, log: Arc::default() });
+            let slow = |io| Wire::brought(Slow { io, step, rests: false });
             let near = Stream::new(slow(near), Side::Client);
             let far = Stream::new(slow(far), Side::Server);
             let end = async |stream: Stream| {
@@ -353,7 +348,6 @@ proptest! {
     }
 }
 
-/// What the pair is for in the tests of others.
 #[tokio::test]
 async fn both_ends_close_in_good_order() {
     let (mut near, mut far) = pair(4096);
