@@ -25,6 +25,25 @@ pub(crate) struct Ends {
     pub(crate) tasks: SocketAddr,
 }
 
+/// What tunnels run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    Plain,
+    Tls,
+    /// The same TLS within WebSocket, with no web server in between.
+    Ws,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Tls => "TLS",
+            Self::Ws => "TLS in WebSocket",
+        })
+    }
+}
+
 /// What a chain is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -33,7 +52,7 @@ pub(crate) enum Kind {
     /// Two copying relays of our own.
     Relays { buffer: usize, threads: bool },
     /// A client and a server of gkd; `beside` marks those of the other folder.
-    Gkd { tls: bool, tunnels: usize, beside: bool },
+    Gkd { carrier: Carrier, tunnels: usize, beside: bool },
     /// Another program.
     Rival(Rival),
 }
@@ -42,8 +61,8 @@ impl Kind {
     /// The yardstick.
     pub(crate) const RELAYS: Self = Self::Relays { buffer: 256 * 1024, threads: false };
 
-    pub(crate) fn gkd(tls: bool, tunnels: usize) -> Self {
-        Self::Gkd { tls, tunnels, beside: false }
+    pub(crate) fn gkd(carrier: Carrier, tunnels: usize) -> Self {
+        Self::Gkd { carrier, tunnels, beside: false }
     }
 }
 
@@ -55,8 +74,7 @@ impl fmt::Display for Kind {
                 let how = if *threads { ", threads" } else { "" };
                 write!(f, "2 relays, {} KiB{how}", buffer / 1024)
             }
-            Self::Gkd { tls, tunnels, beside } => {
-                let carrier = if *tls { "TLS" } else { "plain" };
+            Self::Gkd { carrier, tunnels, beside } => {
                 write!(f, "gkd {carrier} N={tunnels}{}", if *beside { " (beside)" } else { "" })
             }
             Self::Rival(rival) => rival.fmt(f),
@@ -92,9 +110,9 @@ impl Chain {
             Kind::Relays { buffer, threads } => {
                 Some(relays(*buffer, *threads, sink, programs, folder.path())?)
             }
-            Kind::Gkd { tls, tunnels, beside } => {
+            Kind::Gkd { carrier, tunnels, beside } => {
                 let bin = if *beside { programs.beside.as_ref() } else { Some(&programs.gkd) };
-                bin.map(|bin| gkd(bin, *tls, *tunnels, sink, folder.path())).transpose()?
+                bin.map(|bin| gkd(bin, *carrier, *tunnels, sink, folder.path())).transpose()?
             }
             Kind::Rival(rival) => rival.start(sink.threads, folder.path())?,
         };
@@ -157,18 +175,27 @@ fn relays(
     Ok((next, processes))
 }
 
-fn gkd(bin: &Path, tls: bool, tunnels: usize, sink: Ends, folder: &Path) -> Result<(Ends, Vec<Process>)> {
+fn gkd(
+    bin: &Path,
+    carrier: Carrier,
+    tunnels: usize,
+    sink: Ends,
+    folder: &Path,
+) -> Result<(Ends, Vec<Process>)> {
     let (server, client) = (bin.join("gkd-server"), bin.join("gkd-client"));
     let dir = folder.join("server");
     let listen = local()?.to_string();
     let init = Command::new(&server).args(["init", "--public", &listen, "--dir"]).arg(&dir).output();
     let init = init.with_context(|| format!("cannot start {}", server.display()))?;
     ensure!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
-    let link = String::from_utf8(init.stdout)?;
+    let mut link = String::from_utf8(init.stdout)?;
+    if carrier == Carrier::Ws {
+        link = link.replacen("gkd://", "gkd+ws://", 1);
+    }
 
     let mut command = Command::new(&server);
     command.args(["run", "--allow", "127.0.0.0/8", "--listen", &listen, "--dir"]).arg(&dir);
-    if !tls {
+    if carrier == Carrier::Plain {
         command.arg("--plain");
     }
     let mut server = Process::start(command, folder)?;
@@ -177,7 +204,7 @@ fn gkd(bin: &Path, tls: bool, tunnels: usize, sink: Ends, folder: &Path) -> Resu
     let here = Ends { threads: local()?, tasks: local()? };
     let mut command = Command::new(&client);
     command.args([link.trim(), "--tunnels", &tunnels.to_string()]);
-    if !tls {
+    if carrier == Carrier::Plain {
         command.arg("--plain");
     }
     for (listen, to) in [(here.threads, sink.threads), (here.tasks, sink.tasks)] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::Bench;
-use crate::chain::{Chain, Kind};
+use crate::chain::{Carrier, Chain, Kind};
 use crate::figures::{Reach, Report, Samples};
 use crate::load;
 use crate::rival::Rival;
@@ -41,7 +41,8 @@ const MANNERS: [Manner; 2] = [
 ];
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let mut kinds = vec![Kind::Direct, Kind::RELAYS, Kind::gkd(false, 4), Kind::gkd(true, 4)];
+    let mut kinds =
+        vec![Kind::Direct, Kind::RELAYS, Kind::gkd(Carrier::Plain, 4), Kind::gkd(Carrier::Tls, 4)];
     if !bench.quick {
         kinds.push(Kind::Relays { buffer: 256 * 1024, threads: true });
         kinds.extend(Rival::ALL.map(Kind::Rival));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::Bench;
-use crate::chain::{Chain, Kind};
+use crate::chain::{Carrier, Chain, Kind};
 use crate::figures::{Reach, Report, Row, Spread};
 use crate::load;
 use crate::process::{Process, kib};
@@ -30,7 +30,7 @@ const OPENS: usize = 3000;
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let wanted = if bench.quick { QUICK } else { CONNECTIONS };
-    for kind in [Kind::RELAYS, Kind::gkd(false, 4), Kind::gkd(true, 4)] {
+    for kind in [Kind::RELAYS, Kind::gkd(Carrier::Plain, 4), Kind::gkd(Carrier::Tls, 4)] {
         // A relay has both sockets of a connection, and so has either end of a tunnel no more than one.
         let sockets = if kind == Kind::RELAYS { 2 } else { 1 };
         let count = bench.within_descriptors(wanted, sockets, OTHER_DESCRIPTORS, report);

@@ -247,8 +247,8 @@ impl Bench {
                 Err(error) if matches!(kind, Kind::Rival(_)) => self.say(format_args!("{error:#}")),
                 started => chains.extend(started?),
             }
-            if let (Kind::Gkd { tls, tunnels, .. }, Some(_)) = (kind, &self.programs.beside) {
-                let other = Kind::Gkd { tls: *tls, tunnels: *tunnels, beside: true };
+            if let (Kind::Gkd { carrier, tunnels, .. }, Some(_)) = (kind, &self.programs.beside) {
+                let other = Kind::Gkd { carrier: *carrier, tunnels: *tunnels, beside: true };
                 chains.extend(Chain::start(&other, self.sink.ends, &self.programs)?);
             }
         }

@@ -10,7 +10,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::Bench;
-use crate::chain::{Chain, Kind};
+use crate::chain::{Carrier, Chain, Kind};
 use crate::figures::{Reach, Report, Samples};
 use crate::request::{Half, Transfer, VERDICT};
 use crate::sink::{read_in_task, write_in_task};
@@ -36,7 +36,7 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let bytes = bench.bytes.unwrap_or(if bench.quick { QUICK } else { BYTES });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut samples = Samples::default();
-    let chains = bench.chains(&[Kind::RELAYS, Kind::gkd(false, 4), Kind::gkd(true, 4)])?;
+    let chains = bench.chains(&[Kind::RELAYS, Kind::gkd(Carrier::Plain, 4), Kind::gkd(Carrier::Tls, 4)])?;
     for round in 1..=bench.rounds {
         bench.say(format_args!("many: round {round} of {}", bench.rounds));
         for chain in &chains {

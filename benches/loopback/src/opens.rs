@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 
 use crate::Bench;
-use crate::chain::{Chain, Kind};
+use crate::chain::{Carrier, Chain, Kind};
 use crate::figures::{Reach, Report, Samples};
 use crate::load;
 use crate::rival::Rival;
@@ -27,7 +27,7 @@ const MANNERS: [Manner; 2] = [
 const QUICK: usize = 10;
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let mut kinds = vec![Kind::RELAYS, Kind::gkd(false, 4), Kind::gkd(true, 4)];
+    let mut kinds = vec![Kind::RELAYS, Kind::gkd(Carrier::Plain, 4), Kind::gkd(Carrier::Tls, 4)];
     if !bench.quick {
         kinds.extend([Kind::Direct, Kind::Relays { buffer: 8 * 1024, threads: false }]);
         kinds.extend(Rival::ALL.map(Kind::Rival));

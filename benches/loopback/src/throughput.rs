@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::Bench;
-use crate::chain::{Chain, Kind};
+use crate::chain::{Carrier, Chain, Kind};
 use crate::figures::{Reach, Report, Samples};
 use crate::load;
 use crate::process;
@@ -34,10 +34,11 @@ const CPU_BOTH: (&str, &str) = ("CPU of both ends, both ways at a time", "s/GB")
 const LOAD: (&str, &str) = ("CPU of load and sink, each way", "s/GB");
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let mut kinds = vec![Kind::RELAYS, Kind::gkd(false, 4), Kind::gkd(true, 4)];
-    kinds.extend([1, 8].map(|tunnels| Kind::gkd(false, tunnels)));
+    let mut kinds = vec![Kind::RELAYS, Kind::gkd(Carrier::Plain, 4), Kind::gkd(Carrier::Tls, 4)];
+    kinds.extend([1, 8].map(|tunnels| Kind::gkd(Carrier::Plain, tunnels)));
+    kinds.push(Kind::gkd(Carrier::Ws, 4));
     if !bench.quick {
-        kinds.extend([1, 8].map(|tunnels| Kind::gkd(true, tunnels)));
+        kinds.extend([1, 8].map(|tunnels| Kind::gkd(Carrier::Tls, tunnels)));
         kinds.extend([Kind::Direct, Kind::Relays { buffer: 256 * 1024, threads: true }]);
         kinds.push(Kind::Relays { buffer: 8 * 1024, threads: false });
         kinds.extend(Rival::ALL.map(Kind::Rival));
@@ -103,28 +104,32 @@ fn tell(chains: &[Chain], samples: &Samples, report: &mut Report) {
         for Chain { kind, .. } in chains {
             let over = Some(relays.as_str()).filter(|_| *kind != Kind::RELAYS && measure != LOAD);
             let reach = match (measure, kind) {
-                (SPEED, Kind::Gkd { tls: false, tunnels: 4, .. }) => Some(Reach::AtLeast(1.3)),
-                (CPU, Kind::Gkd { tls: false, tunnels: 4, .. }) => Some(Reach::AtMost(0.9)),
-                (CPU, Kind::Gkd { tls: true, tunnels: 4, .. }) => Some(Reach::AtMost(1.4)),
+                (SPEED, Kind::Gkd { carrier: Carrier::Plain, tunnels: 4, .. }) => Some(Reach::AtLeast(1.3)),
+                (CPU, Kind::Gkd { carrier: Carrier::Plain, tunnels: 4, .. }) => Some(Reach::AtMost(0.9)),
+                (CPU, Kind::Gkd { carrier: Carrier::Tls, tunnels: 4, .. }) => Some(Reach::AtMost(1.4)),
                 _ => None,
             };
             report.rows.push(samples.row(measure, kind, over, reach));
         }
     }
-    for tls in [false, true] {
-        let (one, eight) = (Kind::gkd(tls, 1), Kind::gkd(tls, 8));
+    for carrier in [Carrier::Plain, Carrier::Tls] {
+        let (one, eight) = (Kind::gkd(carrier, 1), Kind::gkd(carrier, 8));
         if chains.iter().any(|chain| chain.kind == one) {
             let row = samples.row(CPU, eight, Some(&one.to_string()), Some(Reach::AtMost(1.15)));
             report.rows.push(row);
         }
     }
     let rival = Kind::Rival(Rival::Shadowsocks).to_string();
-    let row = samples.row(SPEED, Kind::gkd(true, 4), Some(&rival), Some(Reach::AtLeast(1.3)));
+    let row = samples.row(SPEED, Kind::gkd(Carrier::Tls, 4), Some(&rival), Some(Reach::AtLeast(1.3)));
     report.rows.push(row);
+    let raw = Kind::gkd(Carrier::Tls, 4).to_string();
+    for measure in [SPEED, BOTH, CPU, CPU_BOTH] {
+        report.rows.push(samples.row(measure, Kind::gkd(Carrier::Ws, 4), Some(&raw), None));
+    }
     for Chain { kind, .. } in chains {
-        if let Kind::Gkd { beside: true, tls, tunnels } = kind {
+        if let Kind::Gkd { beside: true, carrier, tunnels } = kind {
             for measure in [SPEED, BOTH, CPU, CPU_BOTH] {
-                let row = samples.row(measure, Kind::gkd(*tls, *tunnels), Some(&kind.to_string()), None);
+                let row = samples.row(measure, Kind::gkd(*carrier, *tunnels), Some(&kind.to_string()), None);
                 report.rows.push(row);
             }
         }
