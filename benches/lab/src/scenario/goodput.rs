@@ -7,7 +7,7 @@ use crate::line::{Loss, Queue, Rate};
 use crate::measure::{Measured, Window};
 use crate::net::PathSpec;
 use crate::report::Target;
-use crate::subject::Subject;
+use crate::subject::{Gkd, Subject};
 
 pub(super) const LOSSY: Scenario = Scenario {
     name: "lossy",
@@ -27,6 +27,12 @@ pub(super) const CAP: Scenario = Scenario {
     run: cap,
 };
 
+pub(super) const AUTO: Scenario = Scenario {
+    name: "auto",
+    about: "the same for a minute, -n auto, of which the last seconds count: over the line's rate",
+    run: auto,
+};
+
 pub(super) const BURSTS: Scenario = Scenario {
     name: "bursts",
     about: "200 Mbit/s, 100 ms, 50 ms queue, 0.5% loss in bursts of 4, CUBIC: over one TCP connection",
@@ -39,6 +45,9 @@ const MANY: usize = 8;
 /// Until one TCP connection on such a line has its steady state.
 const SKIP_LOSSY: f64 = 10.0;
 const SKIP: f64 = 3.0;
+
+/// Until it has found how many bring something.
+const SKIP_AUTO: f64 = 60.0;
 
 /// The line of the first scenarios.
 pub(super) fn line() -> PathSpec {
@@ -69,11 +78,31 @@ fn lossy_at(lab: &mut Lab, loss: Loss, words: &str) -> Result<()> {
     Ok(())
 }
 
-fn cap(lab: &mut Lab) -> Result<()> {
-    let many = lab.options.tunnels.unwrap_or(MANY);
+/// A line that holds each connection to 10 Mbit/s.
+fn capped() -> PathSpec {
     // 100 ms at that rate, so that a flow fills it whatever its congestion control.
     let queue = Queue::Bytes(125_000);
-    let specs = [PathSpec::new(Rate::mbit(200), 50, 50).with_cap(Rate::mbit(10), queue)];
+    PathSpec::new(Rate::mbit(200), 50, 50).with_cap(Rate::mbit(10), queue)
+}
+
+/// Twenty tunnels would fill the line.
+fn auto(lab: &mut Lab) -> Result<()> {
+    let specs = [capped()];
+    lab.check(&specs)?;
+    let begins = Gkd { auto: true, tunnels: 4, ..lab.gkd(4) };
+    let subjects = lab.chosen(vec![Subject::Raw { connections: 20 }, Subject::Gkd(begins)]);
+    let congestion = lab.options.congestion.clone();
+    let rate = specs[0].down.rate.as_mbit();
+    for measured in lab.goodputs(&specs, &subjects, &congestion, lab.window(SKIP_AUTO))? {
+        let row = lab.row(measured.name.clone(), "Mbit/s", &measured).over("the line's rate", rate);
+        lab.report.add(row);
+    }
+    Ok(())
+}
+
+fn cap(lab: &mut Lab) -> Result<()> {
+    let many = lab.options.tunnels.unwrap_or(MANY);
+    let specs = [capped()];
     lab.check(&specs)?;
     let subjects = beside(lab, many);
     let congestion = lab.options.congestion.clone();

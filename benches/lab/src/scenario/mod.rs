@@ -37,6 +37,7 @@ pub(crate) const ALL: &[Scenario] = &[
     goodput::LOSSY,
     goodput::BBR,
     goodput::CAP,
+    goodput::AUTO,
     goodput::BURSTS,
     paths::TWO_PATHS,
     latency::LATENCY,
@@ -121,7 +122,8 @@ impl Lab {
 
     /// gkd on one path, with as many tunnels as were asked for or else so many.
     fn gkd(&self, tunnels: usize) -> Gkd {
-        Gkd { tunnels: self.options.tunnels.unwrap_or(tunnels), carrier: self.options.carrier, paths: 1 }
+        let tunnels = self.options.tunnels.unwrap_or(tunnels);
+        Gkd { tunnels, auto: false, carrier: self.options.carrier, paths: 1 }
     }
 
     fn window(&self, skip_seconds: f64) -> Window {

@@ -25,8 +25,10 @@ pub(crate) enum Carrier {
 /// How gkd is started.
 #[derive(Clone, Debug)]
 pub(crate) struct Gkd {
-    /// Per path.
+    /// Per path; with `auto` those that it begins with.
     pub(crate) tunnels: usize,
+    /// As many as bring something.
+    pub(crate) auto: bool,
     pub(crate) carrier: Carrier,
     /// The first paths of the network are used, this many.
     pub(crate) paths: usize,
@@ -39,9 +41,14 @@ impl Gkd {
             Carrier::Plain => "plain",
         };
         match self.paths {
-            1 => format!("gkd, N = {}, {carrier}", self.tunnels),
-            paths => format!("gkd, {paths} paths, N = {} each, {carrier}", self.tunnels),
+            1 => format!("gkd, N = {}, {carrier}", self.count()),
+            paths => format!("gkd, {paths} paths, N = {} each, {carrier}", self.count()),
         }
+    }
+
+    /// As `-n` takes it.
+    fn count(&self) -> String {
+        if self.auto { "auto".to_owned() } else { self.tunnels.to_string() }
     }
 
     pub(super) fn start(&self, net: &Net, congestion: &str, bin: &Path) -> Result<Running> {
@@ -86,7 +93,7 @@ impl Gkd {
     fn start_client(&self, net: &Net, congestion: &str, bin: &Path, folder: &Path) -> Result<Program> {
         let config = folder.join("client.toml");
         std::fs::write(&config, "")?;
-        let tunnels = self.tunnels.to_string();
+        let tunnels = self.count();
         let (config, link) = (config.to_string_lossy(), folder.join("link"));
         let forward = format!("tcp://{FORWARD_PORT}:{INSIDE}:{DESTINATION_PORT}");
         let link = link.to_string_lossy();
