@@ -73,6 +73,9 @@ pub(super) struct Queue {
     settles: Option<Instant>,
     /// Until then nothing is learned, for tunnels pause, or did a round trip ago.
     pause: Option<Instant>,
+    /// How many others there were, and until when what all deliver may be less because there are fewer.
+    alike: usize,
+    fewer: Option<Instant>,
     /// No limit before this; and how long the last such rest was.
     rest: Option<(Instant, Duration)>,
 }
@@ -165,6 +168,10 @@ impl Queue {
             (self.seen, self.delivered) = (None, Some((load.delivered, now)));
             return;
         }
+        if load.others.alike < self.alike {
+            self.fewer = Some(now + 2 * AVERAGE);
+        }
+        self.alike = load.others.alike;
         let is_new = self.delivered.is_none();
         self.average(now, load.delivered);
         let (Some(round_trip), Some(least)) = (path.round_trip, path.least_round_trip) else { return };
@@ -218,8 +225,10 @@ impl Queue {
         let share = limit.best / (load.others.alike + 1) as f64;
         // What a tunnel holds that has its share of the line and of the queue in front of it.
         let fair = (share * target.as_secs_f64() * FAIR) as u64;
-        // What one has found holds for all, and who gave way alone would lose most.
-        if seen.round_trip > target && (load.others.rest || rate < FALLEN * limit.best) {
+        // What one has found holds for all, and who gave way alone would lose most. What a tunnel carried that is gone, others
+        // carry soon.
+        let fallen = rate < FALLEN * limit.best && self.fewer.is_none_or(|until| now >= until);
+        if seen.round_trip > target && (load.others.rest || fallen) {
             return self.give_up(now);
         }
         if limit.bytes < fair {
@@ -394,6 +403,32 @@ mod tests {
         let held: Vec<_> = line.tunnels.iter().filter_map(Queue::limit).collect();
         let (least, most) = (held.iter().min().unwrap(), held.iter().max().unwrap());
         assert!(held.len() == 4 && *most < 3 * least, "{held:?}");
+    }
+
+    #[test]
+    fn that_one_is_gone_is_no_sign_of_strangers_for_a_while() {
+        let (mut queue, mut now, mut delivered) = (Queue::default(), Instant::now(), 0);
+        let path = PathSample {
+            round_trip: Some(2 * LEAST),
+            least_round_trip: Some(LEAST),
+            ..PathSample::default()
+        };
+        let share = CAPACITY / 4.0;
+        let mut tell = |queue: &mut Queue, alike: usize, time: Duration| {
+            let end = now + time;
+            while now < end {
+                now += TICK;
+                delivered += (share * TICK.as_secs_f64()) as u64;
+                let others = Others { alike, rate: share * alike as f64, ..Others::default() };
+                let load = Load { delivered, held: 1_000_000, acked_in: path.round_trip, others };
+                queue.sample(now, &path, load);
+            }
+            queue.limit().is_some()
+        };
+        assert!(tell(&mut queue, 3, 10 * AVERAGE));
+        // A quarter less, and the queue is long as well: what was lost with it is resent.
+        assert!(tell(&mut queue, 2, AVERAGE));
+        assert!(!tell(&mut queue, 2, 2 * AVERAGE), "nobody takes its part, so strangers do");
     }
 
     #[test]
