@@ -234,7 +234,8 @@ impl Queue {
         if limit.bytes < fair {
             // Others hold the queue as it is to be, or it is none, and what is sent in bursts waits for itself.
             let more = share * slack.as_secs_f64() / 4.0;
-            limit.bytes = if limit.rises { 2 * limit.bytes } else { limit.bytes + more as u64 }.min(fair);
+            let doubles = limit.rises && seen.round_trip <= target;
+            limit.bytes = if doubles { 2 * limit.bytes } else { limit.bytes + more as u64 }.min(fair);
             return;
         }
         if seen.round_trip > target {
