@@ -231,7 +231,67 @@ impl<S: Side> WebSocket<S> {
 
     /// The memory that it holds beside itself.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    fn held(&self) -> usize {
         self.out.len() + self.ahead.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::super::side::Own;
+    use super::*;
+
+    fn pair() -> (WebSocket<Own<DuplexStream>>, DuplexStream) {
+        let (near, far) = duplex(1024);
+        (WebSocket::new(Own { stream: near, reset: |_| {} }, Role::Client, b""), far)
+    }
+
+    #[tokio::test]
+    async fn one_frame_waits_at_the_most_and_an_idle_one_holds_nothing() {
+        let (mut ws, mut far) = pair();
+        assert!(size_of_val(&ws) < 1024, "{} bytes", size_of_val(&ws));
+        assert_eq!(ws.held(), 0);
+        ws.put(Opcode::Binary, [&[1; 3], &[2; MAX_READ]]);
+        ws.close(ControlPayload::of_close(1000));
+        assert!(poll_fn(|cx| ws.poll_flush(cx)).now_or_never().is_none(), "nobody reads");
+        assert!(ws.is_writing() && (MAX_READ / 2..=MAX_BUFFER).contains(&ws.held()), "{}", ws.held());
+        // Any number of pings leave one answer.
+        for count in 0..100_u8 {
+            far.write_all(&[0x89, 1, count]).await.unwrap();
+            assert_eq!(poll_fn(|cx| ws.poll_read(cx)).await.unwrap(), Some(Bytes::new()));
+            assert!(ws.held() <= MAX_BUFFER);
+        }
+        assert_eq!(ws.heard(), 100);
+        let read = async {
+            let mut all = Vec::new();
+            // A message with its head and mask, a pong and a close with theirs.
+            all.resize(8 + 3 + MAX_READ + 7 + 8, 0);
+            far.read_exact(&mut all).await.unwrap();
+            all
+        };
+        let (flushed, all) = tokio::join!(poll_fn(|cx| ws.poll_flush(cx)), read);
+        flushed.unwrap();
+        let (pong, close) = all[all.len() - 15..].split_at(7);
+        assert_eq!((pong[0], pong[6] ^ pong[2], close[0]), (0x8a, 99, 0x88));
+        assert_eq!((ws.held(), ws.is_writing()), (0, false));
+        // A second Close is not said.
+        ws.close(ControlPayload::of_close(1001));
+        poll_fn(|cx| ws.poll_flush(cx)).await.unwrap();
+        assert!(far.read_u8().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_read_is_handed_on_and_its_end_is_told() {
+        let (mut ws, mut far) = pair();
+        far.write_all(b"\x01\x02a\xc3\x80\x01\xa9\x8a\0").await.unwrap();
+        assert_eq!(poll_fn(|cx| ws.poll_read(cx)).await.unwrap(), Some(Bytes::from("aé")));
+        assert!(ws.end().is_none() && !ws.is_writing());
+        drop(far);
+        assert_eq!(poll_fn(|cx| ws.poll_read(cx)).await.unwrap(), None);
     }
 }
