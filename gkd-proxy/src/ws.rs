@@ -152,7 +152,7 @@ pub enum WsError {
     /// The server's answer is none that a WebSocket begins with.
     #[error("the WebSocket server did not open one: {}", .0.escape_debug())]
     Answer(String),
-    /// The other end broke the protocol; it was told so with Close 1002.
+    /// The other end broke the protocol; it was told so with Close 1002, or 1007 where it gave a reason that is no UTF-8.
     #[error("the other end breaks the WebSocket protocol: {0}")]
     Protocol(String),
     /// The other end sent text that is no UTF-8; it was told so with Close 1007.

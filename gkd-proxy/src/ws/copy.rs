@@ -252,13 +252,7 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
             budget.made_progress();
             self.send(&read)?;
         }
-        if let UpStage::Ends = self.up.stage {
-            ready!(self.poll_flush_up(cx));
-            if let UpStage::Ends = self.up.stage {
-                self.up.stage = UpStage::Ended;
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.poll_flush_up(cx).map(Ok)
     }
 
     /// Sends what was read of the plain side; nothing is its end.
@@ -283,10 +277,14 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
 
     /// Puts on its way what waits to be written. Ready when it is, or cannot be.
     fn poll_flush_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !matches!(self.up.stage, UpStage::Broken(_))
-            && let Err(error) = ready!(self.ws.poll_flush(cx))
-        {
-            self.up.stage = UpStage::Broken(error);
+        if let UpStage::Broken(_) = self.up.stage {
+            return Poll::Ready(());
+        }
+        match (ready!(self.ws.poll_flush(cx)), &self.up.stage) {
+            (Err(error), _) => self.up.stage = UpStage::Broken(error),
+            // With the Close.
+            (Ok(()), UpStage::Ends) => self.up.stage = UpStage::Ended,
+            _ => {}
         }
         Poll::Ready(())
     }
