@@ -130,6 +130,105 @@ fn both_stand_on_the_server_and_lead_here() {
     comes_back(plain, 1);
 }
 
+/// Reads all, up to the end, and answers then.
+fn answers_at_the_end() -> u16 {
+    let listener = TcpListener::bind(loopback(0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            thread::spawn(move || {
+                let (mut socket, mut all) = (socket?, Vec::new());
+                socket.read_to_end(&mut all)?;
+                all.reverse();
+                socket.write_all(&all)
+            });
+        }
+    });
+    port
+}
+
+/// As `printf … | nc -N` does it.
+fn is_answered_behind_its_end(port: u16, request: &[u8]) {
+    let mut socket = connect(port);
+    socket.write_all(request).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    assert!(answer.iter().rev().eq(request), "{} bytes came back", answer.len());
+}
+
+#[test]
+fn a_program_that_ends_its_request_gets_the_answer() {
+    let behind = answers_at_the_end();
+    let ports: [u16; 4] = std::array::from_fn(|_| free_port());
+    let forms = |[plain, ws]: [u16; 2]| {
+        [format!("tcp://{plain}:ws://127.0.0.1:{ws}/"), format!("ws://{ws}:127.0.0.1:{behind}")]
+    };
+    let (here, there) = (forms([ports[0], ports[1]]), forms([ports[2], ports[3]]));
+    let (first, second, _serving) =
+        two(&["-L", &here[0], "-R", &there[1]], &["-L", &here[1], "-R", &there[0]]);
+    first.wait_for_log("the server listens on");
+    second.wait_for_log("the server listens on");
+    for plain in [ports[0], ports[2]] {
+        wait_for_port(plain);
+        is_answered_behind_its_end(plain, b"hello");
+        is_answered_behind_its_end(plain, b"");
+        is_answered_behind_its_end(plain, &[7; 3_000_001]);
+    }
+    // A client by hand that closes first has the answer ahead of the Close.
+    let mut socket = connect(ports[1]);
+    assert!(upgraded(&mut socket, REQUEST).starts_with("HTTP/1.1 101 "));
+    socket.write_all(b"\x81\x82\0\0\0\0ab\x88\x82\0\0\0\0\x03\xe8").unwrap();
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"\x82\x02ba\x88\x02\x03\xe8");
+}
+
+#[test]
+fn a_message_of_any_length_goes_on_as_it_comes() {
+    const FRAGMENTS: usize = 8;
+    const FRAGMENT: usize = 16 << 20;
+    let (ws, listener) = (free_port(), TcpListener::bind(loopback(0)).unwrap());
+    let behind = listener.local_addr().unwrap().port();
+    let (client, _other, _serving) = two(&["-L", &format!("ws://{ws}:127.0.0.1:{behind}")], &[]);
+    wait_for_port(ws);
+    let mut socket = connect(ws);
+    assert!(upgraded(&mut socket, REQUEST).starts_with("HTTP/1.1 101 "));
+    let before = client.memory();
+    let count = thread::spawn(move || {
+        let (mut socket, mut piece, mut came) = (listener.accept().unwrap().0, vec![0; 1 << 16], 0);
+        loop {
+            match socket.read(&mut piece).unwrap() {
+                0 => return came,
+                read => came += read,
+            }
+        }
+    });
+    // One text message, its fragments as long as they may be.
+    let fragment = vec![b'x'; FRAGMENT];
+    for index in 0..FRAGMENTS {
+        let first = match index {
+            0 => 0x01,
+            _ if index == FRAGMENTS - 1 => 0x80,
+            _ => 0x00,
+        };
+        let head = [&[first, 0xff][..], &(FRAGMENT as u64).to_be_bytes(), &[0; 4]].concat();
+        socket.write_all(&head).unwrap();
+        socket.write_all(&fragment).unwrap();
+    }
+    socket.write_all(b"\x88\x80\0\0\0\0").unwrap();
+    assert_eq!(count.join().unwrap(), FRAGMENTS * FRAGMENT);
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"\x88\0");
+    if let (Some(before), Some(after)) = (before, client.memory()) {
+        let more = after.most.saturating_sub(before.now) >> 20;
+        println!("{more} MiB more for a message of {} MiB", FRAGMENTS * FRAGMENT >> 20);
+        // What a session may have on its way, not the message.
+        assert!(more < 64, "{more} MiB");
+    }
+}
+
 #[test]
 fn a_destination_that_is_not_there_is_told_as_far_as_it_can_be() {
     let (ws, strict, closed, no_ws, plain) = (free_port(), free_port(), free_port(), free_port(), echo());

@@ -9,25 +9,31 @@
 //! | an empty message | nothing |
 //! | ping | nothing; it is answered with its pong |
 //! | pong | nothing |
-//! | Close with 1000, 1001 or no code | the end of this direction. The Close is answered; what the program still sends has nowhere to go: it is read for two seconds at the most, then the stream is reset |
+//! | Close with 1000, 1001 or no code | the end of this direction. What the program still sends goes on as messages, and its end is the answer to the Close |
+//! | Close so, and then nobody any more | what the program still sends has nowhere to go: it is read for two seconds at the most, then the stream is reset |
 //! | Close with another code | a reset |
 //! | an end without Close | a reset |
-//! | a frame that breaks the protocol; text that is no UTF-8; a message above 16 MiB | a reset; the WebSocket gets Close with 1002, 1007, 1009 |
+//! | a frame that breaks the protocol; text that is no UTF-8; a frame above 16 MiB | a reset; the WebSocket gets Close with 1002, 1007, 1009 |
 //!
 //! | on the plain stream | on the WebSocket |
 //! |---|---|
 //! | what one read gives, at most 64 KiB | one binary message; as text where that is asked for, cut between characters |
 //! | no UTF-8, where text is asked for | Close 1007; the plain stream is reset |
-//! | the end of this direction | Close 1000. Messages are still taken until the other end's Close, as long as they come |
+//! | the end of this direction | Close 1000, or the other end's own Close where that came first. Messages are still taken until the other end's Close, as long as they come |
 //! | a reset | Close 1011 |
 //! | nothing, and nothing from the WebSocket either, for 30 s | a ping, so that proxies in between do not forget the connection |
 //!
-//! WebSocket has no half-close. Most peers, browsers and the other of these two mappings among them, answer a Close at once and
-//! send no more, so the end of the plain stream is in effect the end of both directions: a program that ends its request by
-//! closing and waits for the answer (`nc -N`) does not get it. A peer that does go on until it has sent all is heard.
+//! WebSocket has no half-close, but an end may answer a Close late (section 5.5.1): these mappings do so when all was said, and
+//! take what comes until the other end's Close. So the two in a row pass the end of one direction on as it is, and a program that
+//! ends its request by closing and waits for the answer (`nc -N`) gets it. Most other peers answer a Close at once and send no
+//! more, browsers among them, and throw away what comes behind their own: for them the end of one direction is that of both,
+//! and where the program goes on nevertheless, they wait for its end as long as they wait for an answer to their Close, a few
+//! seconds, and then are gone.
 //!
-//! Either side stops the other: one message at the most waits in each direction, and while it does, nothing more is read. A
-//! message is put together in memory before its bytes go on.
+//! Either side stops the other: what one read gave waits in each direction, 64 KiB at the most, and while it does, nothing more is
+//! read. No message is put together: its bytes go on as they come, so it may have any length, and text that breaks off in the
+//! middle has gone on up to there. An idle mapping holds no buffer. A frame may have 16 MiB, which is no matter of memory
+//! but of sense: whoever sends more at a time does so in fragments.
 //!
 //! No extension is used, and so nothing is compressed. Of the subprotocols that a client names, the first is taken: what
 //! is behind, only the client knows.
@@ -38,12 +44,14 @@
 //! | `serve`, `form` | the two for listeners, and how these are written |
 //! | `accept`, `connect`, `upgrade`, `url` | the opening handshake at either end |
 //! | `copy`, `text` | messages to bytes, and bytes to messages |
+//! | `frames` | a WebSocket over a stream, on the codec of `gkd-core` |
 //! | `side` | streams that can be reset |
 
 mod accept;
 mod connect;
 mod copy;
 pub(crate) mod form;
+mod frames;
 pub(crate) mod serve;
 pub(crate) mod side;
 mod stream_to_ws;
@@ -55,7 +63,7 @@ mod ws_to_stream;
 use std::io;
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use gkd_core::carrier::ws::frame::FRAME_MAX;
 
 use crate::destination::DestinationError;
 use crate::dial::DialFailure;
@@ -68,14 +76,8 @@ pub use tokio_rustls::rustls::ClientConfig;
 pub use url::{WsUrl, WsUrlError};
 pub use ws_to_stream::WsToStream;
 
-/// The longest message that is taken, in bytes.
-pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
-
-/// How much is read at once. Each WebSocket holds a buffer of this size, and there may be thousands.
-const READ_BUFFER: usize = 16 * 1024;
-
-/// What may wait to be written: one message and its head, an answer to a ping, a Close.
-const MAX_WRITE_BUFFER: usize = 2 * copy::MAX_READ;
+/// The longest frame that is taken, in bytes. A message may have any number of them.
+pub const MAX_FRAME: u64 = FRAME_MAX;
 
 /// After how much silence a ping is sent: the shortest time-outs of usual proxies are a minute.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
@@ -150,14 +152,14 @@ pub enum WsError {
     /// The server's answer is none that a WebSocket begins with.
     #[error("the WebSocket server did not open one: {}", .0.escape_debug())]
     Answer(String),
-    /// The other end broke the protocol; it was told so with Close 1002.
+    /// The other end broke the protocol; it was told so with Close 1002, or 1007 where it gave a reason that is no UTF-8.
     #[error("the other end breaks the WebSocket protocol: {0}")]
     Protocol(String),
     /// The other end sent text that is no UTF-8; it was told so with Close 1007.
     #[error("the other end sent text that is no UTF-8: it has to send such bytes as binary messages")]
     BadText,
-    /// The other end sent too long a message; it was told so with Close 1009.
-    #[error("the other end sent a message above {MAX_MESSAGE} bytes: it has to send shorter ones")]
+    /// The other end sent too long a frame; it was told so with Close 1009.
+    #[error("the other end sent a frame above {MAX_FRAME} bytes: it has to send its messages in fragments")]
     TooLong,
     /// The other end sent a Close that does not say that all is well.
     #[error("the other end closed the WebSocket with {code}{}", quoted(reason))]
@@ -183,16 +185,6 @@ pub enum WsError {
 
 fn quoted(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" ({})", reason.escape_debug()) }
-}
-
-/// The bounds of a WebSocket.
-fn limits() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAX_WRITE_BUFFER)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
+use gkd_core::carrier::ws::accept_of;
+use gkd_core::proto::id::Side as Role;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -13,14 +15,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
+use super::WsError;
+use super::frames::WebSocket;
 use super::side::{Side, finish};
 use super::upgrade::{MAX_HEAD, MAX_HEADERS, VERSION, is_token, names, the_only, words};
-use super::{WsError, limits};
 use crate::reach::ReachError;
 
 /// How long the key of a request is when it is decoded, in bytes.
@@ -84,7 +84,7 @@ pub(super) async fn accept<S, T, R>(
     accept: &Accept,
     overdue: impl Future<Output = WsError>,
     reach: impl FnOnce() -> R + Send,
-) -> Result<(WebSocketStream<S>, T), WsError>
+) -> Result<(WebSocket<S>, T), WsError>
 where
     S: Side,
     T: Send,
@@ -131,9 +131,7 @@ where
     match outcome.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(Ok(opened)) => {
             ended.map_err(WsError::Http)?;
-            let ahead = read_buf.to_vec();
-            let ws = WebSocketStream::from_partially_read(io, ahead, Role::Server, Some(limits())).await;
-            Ok((ws, opened))
+            Ok((WebSocket::new(io, Role::Server, &read_buf), opened))
         }
         Some(Err(refusal)) => {
             finish(&mut io).await;
@@ -178,8 +176,8 @@ fn judge(request: &Request<Incoming>, accept: &Accept) -> Result<Response<Full<B
         Some(_) => return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "Version 13 is spoken here.")),
         None => return bad("The request needs one header Sec-WebSocket-Version, with 13."),
     }
-    let key = the_only(headers, header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
-    let right = |key: &&[u8]| BASE64.decode(key).is_ok_and(|key| key.len() == KEY_LENGTH);
+    let key = the_only(headers, header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    let right = |key: &&str| BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == KEY_LENGTH);
     let Some(key) = key.filter(right) else {
         return bad("The request needs one header Sec-WebSocket-Key, with 16 bytes in base64.");
     };
@@ -198,7 +196,7 @@ fn origin_may(headers: &HeaderMap, origins: &[Box<str>]) -> bool {
     origin.is_some_and(|origin| origins.iter().any(|it| it.as_bytes().eq_ignore_ascii_case(origin)))
 }
 
-fn upgraded(headers: &HeaderMap, key: &[u8]) -> Result<Response<Full<Bytes>>, Refusal> {
+fn upgraded(headers: &HeaderMap, key: &str) -> Result<Response<Full<Bytes>>, Refusal> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let mut insert = |name: HeaderName, value: &str| {
@@ -207,7 +205,7 @@ fn upgraded(headers: &HeaderMap, key: &[u8]) -> Result<Response<Full<Bytes>>, Re
     };
     let inserted = insert(header::UPGRADE, "websocket")
         .and_then(|()| insert(header::CONNECTION, "Upgrade"))
-        .and_then(|()| insert(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key)))
+        .and_then(|()| insert(header::SEC_WEBSOCKET_ACCEPT, &accept_of(key)))
         // Which one is behind, only the program knows that asks; a browser wants one of those that it named.
         .and_then(|()| match words(headers, header::SEC_WEBSOCKET_PROTOCOL).find(|word| is_token(word)) {
             Some(first) => insert(header::SEC_WEBSOCKET_PROTOCOL, first),

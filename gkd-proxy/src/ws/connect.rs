@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use gkd_core::carrier::ws::{accept_of, new_key};
+use gkd_core::proto::id::Side as Role;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderValue};
@@ -15,16 +17,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::either::Either;
 
+use super::WsError;
+use super::frames::WebSocket;
 use super::side::Side;
 use super::upgrade::{MAX_HEAD, MAX_HEADERS, VERSION, names, the_only};
 use super::url::WsUrl;
-use super::{WsError, limits};
 use crate::destination::Host;
 
 /// A stream to a WebSocket server, with TLS or without.
@@ -41,19 +40,16 @@ pub(super) struct Connect<'a> {
 }
 
 /// Asks the server at the other end of a stream for a WebSocket. The caller sets the bound in time.
-pub(super) async fn connect<S: Side>(
-    far: S,
-    connect: Connect<'_>,
-) -> Result<WebSocketStream<Far<S>>, WsError> {
+pub(super) async fn connect<S: Side>(far: S, connect: Connect<'_>) -> Result<WebSocket<Far<S>>, WsError> {
     let far = match connect.url.is_secure() {
         false => Either::Left(far),
         true => Either::Right(Box::new(secure(far, connect.url, connect.tls).await?)),
     };
-    let key = generate_key();
+    let key = new_key();
     let request = request(connect.url, connect.protocol, &key)?;
     let (response, io, ahead) = exchange(far, request).await?;
     judge(&response, connect.protocol, &key)?;
-    Ok(WebSocketStream::from_partially_read(io, ahead.to_vec(), Role::Client, Some(limits())).await)
+    Ok(WebSocket::new(io, Role::Client, &ahead))
 }
 
 /// TLS, with a certificate for the URL's host.
@@ -160,7 +156,7 @@ fn judge(response: &Response<()>, protocol: Option<&str>, key: &str) -> Result<(
         return wrong("it changes to something else than WebSocket");
     }
     let accepted = the_only(headers, header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
-    if accepted != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
+    if accepted != Some(accept_of(key).as_bytes()) {
         return wrong("its key is not the one to this request: something in between answers from memory");
     }
     if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {

@@ -4,40 +4,30 @@
 //! ```text
 //!                    up: plain to WebSocket            down: WebSocket to plain
 //!   Carries          messages                          bytes
-//!     plain ends     > Ends: Close 1000 is written     > goes on
-//!     Close comes    > Ended: nothing is taken more    > Answers: Close is written, > Ends: the plain side's end
+//!     plain ends     > Ends: Close is written          > goes on
+//!     Close comes    > goes on                         > Ends: the plain side's end, > Ended
 //!     write fails    > Broken: what still comes tells why
+//!   Ends             > Ended: nothing is said more
 //! ```
-//! It is over in order when both have ended; any failure ends it at once.
+//! It is over in order when both have ended; any failure ends it at once. Behind the other end's Close nothing more is read of
+//! the WebSocket: that one is gone shows when a message or a ping finds nobody, and ends what goes up in silence.
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
-use futures::{SinkExt, StreamExt};
-use gkd_core::buffers;
-use tokio::io::ReadBuf;
+use bytes::{Buf, Bytes};
+use gkd_core::carrier::ws::NotUtf8;
+use gkd_core::carrier::ws::frame::{ControlPayload, End, Opcode, Violation, code};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
-use tokio_util::io::poll_read_buf;
 
+use super::frames::{ReadSize, WebSocket};
 use super::side::{Side, finish};
-use super::text::{Cutter, NotText};
+use super::text::Cutter;
 use super::{Messages, WsError};
-
-/// The first read of the plain side, and the least: what a keystroke or a request fills. It goes by way of the stack.
-const MIN_READ: usize = 16 * 1024;
-
-/// The largest read, which becomes one message.
-pub(super) const MAX_READ: usize = 64 * 1024;
 
 /// How long a last Close may wait for its way out.
 const CLOSE_FOR: Duration = Duration::from_secs(2);
@@ -56,7 +46,7 @@ pub(crate) type Watch<'a> = Pin<Box<dyn Future<Output = io::Error> + Send + 'a>>
 
 /// A mapping that runs; its drop resets both sides unless it has ended.
 pub(super) struct Copying<'a, W: Side, P: Side> {
-    ws: WebSocketStream<W>,
+    ws: WebSocket<W>,
     plain: P,
     messages: &'a Messages,
     half_closed_for: Duration,
@@ -76,12 +66,9 @@ pub(super) struct Copying<'a, W: Side, P: Side> {
 /// From the plain side to the WebSocket.
 struct Up {
     stage: UpStage,
-    /// How much is read next.
-    size: usize,
+    size: ReadSize,
     text: Option<Cutter>,
     count: u64,
-    /// Messages were written that may not be on their way.
-    unflushed: bool,
 }
 
 enum UpStage {
@@ -98,14 +85,11 @@ struct Down {
     bytes: Bytes,
     count: u64,
     unflushed: bool,
-    /// Messages of all kinds that came.
-    heard: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DownStage {
     Carries,
-    Answers,
     Ends,
     Ended,
 }
@@ -138,7 +122,7 @@ impl Silence {
 impl<'a, W: Side, P: Side> Copying<'a, W, P> {
     /// Between these two; `first` goes to the plain side ahead of what the WebSocket sends.
     pub(super) fn new(
-        ws: WebSocketStream<W>,
+        ws: WebSocket<W>,
         plain: P,
         first: Bytes,
         messages: &'a Messages,
@@ -153,12 +137,11 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
             plain_lost: None,
             up: Up {
                 stage: UpStage::Carries,
-                size: MIN_READ,
+                size: ReadSize::LEAST,
                 text: messages.text.then(Cutter::default),
                 count: 0,
-                unflushed: false,
             },
-            down: Down { stage: DownStage::Carries, bytes: first, count: 0, unflushed: false, heard: 0 },
+            down: Down { stage: DownStage::Carries, bytes: first, count: 0, unflushed: false },
             down_first: false,
             ping: None,
             half_closed: None,
@@ -192,8 +175,8 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
 
     /// Both directions have ended.
     async fn close(&mut self) {
-        // A program that still sends has been told the end; it gets a moment to take it.
-        let (_, ended) = tokio::join!(finish(self.ws.get_mut()), async {
+        // A program that still sends to one that is gone has been told the end; it gets a moment to take it.
+        let (_, ended) = tokio::join!(finish(self.ws.io_mut()), async {
             self.plain_ended || finish(&mut self.plain).await
         });
         if !ended {
@@ -204,28 +187,28 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
     /// Something failed: the plain side is reset, and the WebSocket is told why, where it can be.
     async fn fail(&mut self, error: &WsError) {
         self.plain.reset();
-        let close = match error {
-            WsError::Protocol(_) => Some(CloseCode::Protocol),
-            WsError::BadText | WsError::NotText => Some(CloseCode::Invalid),
-            WsError::TooLong => Some(CloseCode::Size),
-            WsError::Plain(_) => Some(CloseCode::Error),
-            // Its answer is queued.
-            WsError::Closed { .. } => None,
-            _ => return self.ws.get_ref().reset(),
-        };
-        let told = async {
-            if let Some(code) = close {
-                let reason = Utf8Bytes::from(reason(error));
-                // It fails where a Close was sent before.
-                let _ = self.ws.send(Message::Close(Some(CloseFrame { code, reason }))).await;
+        let close = match (error, self.ws.end()) {
+            (WsError::Protocol(_) | WsError::BadText | WsError::TooLong, Some(End::Broken(violation))) => {
+                ControlPayload::of_close_because(violation.code(), reason(error))
             }
-            self.ws.flush().await
+            (WsError::NotText, _) => ControlPayload::of_close_because(code::NOT_UTF8, reason(error)),
+            (WsError::Plain(_), _) => ControlPayload::of_close_because(code::UNEXPECTED, reason(error)),
+            (WsError::Closed { .. }, _) => self.answer(),
+            _ => return self.ws.io().reset(),
         };
+        // Without effect where one was said before.
+        self.ws.close(close);
+        let told = poll_fn(|cx| self.ws.poll_flush(cx));
         // One that takes nothing any more is told nothing.
-        if matches!(timeout(CLOSE_FOR, told).await, Ok(Ok(()))) && finish(self.ws.get_mut()).await {
+        if matches!(timeout(CLOSE_FOR, told).await, Ok(Ok(()))) && finish(self.ws.io_mut()).await {
             return;
         }
-        self.ws.get_ref().reset();
+        self.ws.io().reset();
+    }
+
+    /// The Close that this end says when all is well: the other end's own, where that was first (section 5.5.1).
+    fn answer(&self) -> ControlPayload {
+        self.ws.close_heard().copied().unwrap_or_else(|| ControlPayload::of_close(code::NORMAL))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
@@ -236,99 +219,99 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
         } else {
             (self.poll_up(cx), self.poll_down(cx))
         };
-        match (up, down) {
-            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
-            // What comes down ends with the other end's Close, and that ends what goes up as well.
-            (_, Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-            _ => match self.poll_lost(cx) {
-                Poll::Ready(error) => Poll::Ready(Err(error)),
-                Poll::Pending => self.poll_silence(cx).map(Err),
-            },
+        if let (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) = (up, down) {
+            return Poll::Ready(Err(error));
         }
+        // The last message, and answers to pings.
+        let _ = self.poll_flush_up(cx);
+        if !self.is_over() {
+            if let Poll::Ready(error) = self.poll_lost(cx) {
+                return Poll::Ready(Err(error));
+            }
+            if let Poll::Ready(error) = self.poll_silence(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        if self.is_over() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Whether both directions have ended.
+    fn is_over(&self) -> bool {
+        self.down.stage == DownStage::Ended && matches!(self.up.stage, UpStage::Ended | UpStage::Broken(_))
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
         while let UpStage::Carries = self.up.stage {
             let budget = ready!(coop::poll_proceed(cx));
             // While a message waits nothing more is read.
-            if let Err(error) = ready!(self.ws.poll_ready_unpin(cx)) {
-                self.up.stage = UpStage::Broken(error_of(error));
+            if let Err(error) = ready!(self.ws.poll_ready(cx)) {
+                self.up.stage = UpStage::Broken(error);
                 break;
             }
-            let read = match poll_read(&mut self.plain, cx, self.up.size) {
-                Poll::Ready(read) => read.map_err(WsError::Plain)?,
-                // The next message would have flushed those before it.
-                Poll::Pending => return self.poll_flush_up(cx),
-            };
+            let read = ready!(self.up.size.poll_read(&mut self.plain, cx)).map_err(WsError::Plain)?;
             budget.made_progress();
-            self.up.size = if read.len() >= self.up.size { MAX_READ } else { MIN_READ };
-            self.send(read)?;
+            self.send(&read)?;
         }
-        if let UpStage::Ends = self.up.stage {
-            ready!(self.poll_flush_up(cx))?;
-            self.up.stage = UpStage::Ended;
-        }
-        Poll::Ready(Ok(()))
+        self.poll_flush_up(cx).map(Ok)
     }
 
     /// Sends what was read of the plain side; nothing is its end.
-    fn send(&mut self, read: Bytes) -> Result<(), WsError> {
-        let count = read.len() as u64;
-        let message = match &mut self.up.text {
+    fn send(&mut self, read: &[u8]) -> Result<(), WsError> {
+        match &mut self.up.text {
             _ if read.is_empty() => {
                 self.plain_ended = true;
                 self.up.text.as_ref().map_or(Ok(()), Cutter::end)?;
+                self.ws.close(self.answer());
                 self.up.stage = UpStage::Ends;
-                Some(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })))
             }
-            Some(cutter) => cutter.cut(read)?.map(Message::Text),
-            None => Some(Message::Binary(read)),
-        };
-        if let Some(message) = message {
-            self.up.unflushed = true;
-            if let Err(error) = self.ws.start_send_unpin(message) {
-                self.up.stage = UpStage::Broken(error_of(error));
-                return Ok(());
+            Some(cutter) => {
+                if let Some(piece) = cutter.cut(read)? {
+                    self.ws.put(Opcode::Text, piece.parts());
+                }
             }
+            None => self.ws.put(Opcode::Binary, [read, &[]]),
         }
-        self.up.count += count;
+        self.up.count += read.len() as u64;
         Ok(())
     }
 
-    /// Puts on their way what was sent. Ready when they are, or cannot be.
-    fn poll_flush_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
-        if self.up.unflushed {
-            if let Err(error) = ready!(self.ws.poll_flush_unpin(cx)) {
-                self.up.stage = UpStage::Broken(error_of(error));
-            }
-            self.up.unflushed = false;
+    /// Puts on its way what waits to be written. Ready when it is, or cannot be.
+    fn poll_flush_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let UpStage::Broken(_) = self.up.stage {
+            return Poll::Ready(());
         }
-        match self.up.stage {
-            UpStage::Carries => Poll::Pending,
-            _ => Poll::Ready(Ok(())),
+        match (ready!(self.ws.poll_flush(cx)), &self.up.stage) {
+            (Err(error), _) => self.up.stage = UpStage::Broken(error),
+            // With the Close.
+            (Ok(()), UpStage::Ends) => self.up.stage = UpStage::Ended,
+            _ => {}
         }
+        Poll::Ready(())
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
         loop {
+            // What breaks the protocol is told even while the plain side takes nothing.
+            if let (DownStage::Carries, Some(End::Broken(violation))) = (self.down.stage, self.ws.end()) {
+                return Poll::Ready(Err(violation.into()));
+            }
             ready!(self.poll_write(cx)).map_err(WsError::Plain)?;
             match self.down.stage {
                 DownStage::Carries => {
+                    if let Some(End::Closed(code)) = self.ws.end() {
+                        self.take_close(code)?;
+                        continue;
+                    }
                     let budget = ready!(coop::poll_proceed(cx));
-                    let Poll::Ready(came) = self.ws.poll_next_unpin(cx) else {
+                    let Poll::Ready(came) = self.ws.poll_read(cx) else {
                         return self.poll_flush_down(cx);
                     };
                     budget.made_progress();
                     match came {
-                        Some(Ok(message)) => self.take(message)?,
-                        Some(Err(error)) => return Poll::Ready(Err(self.failure(error))),
-                        None => return Poll::Ready(Err(self.lost(io::ErrorKind::UnexpectedEof.into()))),
+                        Ok(Some(bytes)) => self.down.bytes = bytes,
+                        Ok(None) => return Poll::Ready(Err(self.lost(io::ErrorKind::UnexpectedEof.into()))),
+                        Err(error) => return Poll::Ready(Err(self.lost(error))),
                     }
-                }
-                DownStage::Answers => {
-                    // Where it cannot be answered any more, the other end does not wait for it.
-                    let _ = ready!(self.ws.poll_flush_unpin(cx));
-                    self.down.stage = DownStage::Ends;
                 }
                 DownStage::Ends => {
                     ready!(Pin::new(&mut self.plain).poll_shutdown(cx)).map_err(WsError::Plain)?;
@@ -339,27 +322,19 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
         }
     }
 
-    /// Takes one message.
-    fn take(&mut self, message: Message) -> Result<(), WsError> {
-        match message {
-            Message::Text(text) => self.down.bytes = text.into(),
-            Message::Binary(bytes) => self.down.bytes = bytes,
-            Message::Ping(_) => {}
-            // It does not count as something that moved, for it answers what was sent because nothing did.
-            Message::Pong(_) | Message::Frame(_) => return Ok(()),
-            Message::Close(close) => {
-                let (code, reason) =
-                    close.map_or((CloseCode::Status, String::new()), |it| (it.code, it.reason.to_string()));
-                if !matches!(code, CloseCode::Normal | CloseCode::Away | CloseCode::Status) {
-                    return Err(WsError::Closed { code: code.into(), reason });
-                }
-                self.down.stage = DownStage::Answers;
-                // Nothing may follow the answer.
-                self.up.stage = UpStage::Ended;
+    /// Takes the other end's Close. It is answered when the plain side has ended as well (section 5.5.1 lets it wait).
+    fn take_close(&mut self, code: Option<u16>) -> Result<(), WsError> {
+        match code {
+            None | Some(code::NORMAL | code::AWAY) => {
+                self.down.stage = DownStage::Ends;
+                Ok(())
+            }
+            Some(code) => {
+                let reason = self.ws.close_heard().and_then(|close| close.bytes().get(size_of::<u16>()..));
+                let reason = String::from_utf8_lossy(reason.unwrap_or_default()).into_owned();
+                Err(WsError::Closed { code, reason })
             }
         }
-        self.down.heard += 1;
-        Ok(())
     }
 
     /// Writes to the plain side what was read.
@@ -390,38 +365,48 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
     /// Looks for the reset of a side that is not being read; otherwise the read finds it, behind what arrived before it.
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<WsError> {
         // A message waits, or there is no more to be read.
-        let plain_rests = !matches!(self.up.stage, UpStage::Carries) || self.up.unflushed;
+        let plain_rests = !matches!(self.up.stage, UpStage::Carries) || self.ws.is_writing();
         if let (true, Some(lost)) = (plain_rests, &mut self.plain_lost)
             && let Poll::Ready(error) = lost.as_mut().poll(cx)
         {
             return Poll::Ready(WsError::Plain(error));
         }
-        if let (false, Some(lost)) = (self.down.bytes.is_empty(), &mut self.ws_lost)
+        let ws_rests = self.down.stage != DownStage::Carries || !self.down.bytes.is_empty();
+        if let (true, Some(lost)) = (ws_rests, &mut self.ws_lost)
             && let Poll::Ready(error) = lost.as_mut().poll(cx)
         {
-            return Poll::Ready(self.lost(error));
+            self.ws_lost = None;
+            if self.down.stage == DownStage::Carries {
+                return Poll::Ready(self.lost(error));
+            }
+            // It had closed in order, and takes no more: a reset of the plain side would lose what it has not read.
+            self.up.stage = UpStage::Broken(error);
         }
         Poll::Pending
     }
 
     /// Breaks the silence of a WebSocket, and ends the one behind the end of a direction.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<WsError> {
-        let moved = self.up.count + self.down.count + self.down.heard;
-        if !matches!(self.up.stage, UpStage::Carries) {
+        let moved = self.up.count + self.down.count + self.ws.heard();
+        let carries = matches!(self.up.stage, UpStage::Carries);
+        if !carries || self.down.stage != DownStage::Carries {
             let time = self.half_closed_for;
             let silence = self.half_closed.get_or_insert_with(|| Silence::new(time, moved));
-            return silence.poll(cx, moved).map(|()| WsError::Idle);
+            if silence.poll(cx, moved).is_ready() {
+                return Poll::Ready(WsError::Idle);
+            }
         }
-        let Some(every) = self.messages.ping_every else { return Poll::Pending };
+        let Some(every) = self.messages.ping_every.filter(|_| carries) else { return Poll::Pending };
         // A half of it, so that no silence is longer than the whole.
         let ping = self.ping.get_or_insert_with(|| Silence::new(every / 2, moved));
+        let mut pings = false;
         while ping.poll(cx, moved).is_ready() {
-            // One that takes nothing is not silent.
-            if let Poll::Ready(Ok(())) = self.ws.poll_ready_unpin(cx) {
-                // What fails shows at the next message.
-                let _ = self.ws.start_send_unpin(Message::Ping(Bytes::new()));
-                let _ = self.ws.poll_flush_unpin(cx);
-            }
+            pings = true;
+        }
+        // One that takes nothing is not silent.
+        if pings && matches!(self.ws.poll_ready(cx), Poll::Ready(Ok(()))) {
+            self.ws.put(Opcode::Ping, [&[], &[]]);
+            let _ = self.poll_flush_up(cx);
         }
         Poll::Pending
     }
@@ -434,34 +419,30 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
             _ => WsError::Lost(error),
         }
     }
-
-    /// What a failed read of the WebSocket is.
-    fn failure(&mut self, error: tungstenite::Error) -> WsError {
-        use tungstenite::error::ProtocolError;
-        match error {
-            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                self.lost(io::ErrorKind::UnexpectedEof.into())
-            }
-            tungstenite::Error::Protocol(error) => WsError::Protocol(error.to_string()),
-            tungstenite::Error::Utf8(_) => WsError::BadText,
-            tungstenite::Error::Capacity(_) => WsError::TooLong,
-            other => self.lost(error_of(other)),
-        }
-    }
 }
 
 impl<W: Side, P: Side> Drop for Copying<'_, W, P> {
     fn drop(&mut self) {
         if !self.ended {
             self.plain.reset();
-            self.ws.get_ref().reset();
+            self.ws.io().reset();
         }
     }
 }
 
-impl From<NotText> for WsError {
-    fn from(_: NotText) -> Self {
+impl From<NotUtf8> for WsError {
+    fn from(_: NotUtf8) -> Self {
         Self::NotText
+    }
+}
+
+impl From<Violation> for WsError {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::NotUtf8 => Self::BadText,
+            Violation::TooBig(_) => Self::TooLong,
+            other => Self::Protocol(other.to_string()),
+        }
     }
 }
 
@@ -471,31 +452,7 @@ fn reason(error: &WsError) -> &'static str {
         WsError::Protocol(_) => "a frame breaks the protocol",
         WsError::BadText => "text that is no UTF-8",
         WsError::NotText => "the plain stream is no UTF-8",
-        WsError::TooLong => "a message above 16 MiB",
+        WsError::TooLong => "a frame above 16 MiB",
         _ => "the plain stream was reset",
     }
-}
-
-fn error_of(error: tungstenite::Error) -> io::Error {
-    match error {
-        tungstenite::Error::Io(error) => error,
-        other => io::Error::other(other),
-    }
-}
-
-/// Reads so many bytes at the most; empty at the end. While there is nothing, no buffer is held.
-fn poll_read(plain: &mut impl Side, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Bytes>> {
-    if size <= MIN_READ {
-        let mut little = [MaybeUninit::uninit(); MIN_READ];
-        let mut little = ReadBuf::uninit(&mut little);
-        ready!(Pin::new(plain).poll_read(cx, &mut little))?;
-        return Poll::Ready(Ok(Bytes::copy_from_slice(little.filled())));
-    }
-    let mut buffer = buffers::take(size);
-    let whole = buffer.capacity();
-    let result = poll_read_buf(Pin::new(plain), cx, &mut (&mut buffer).limit(size));
-    // It is copied into a frame at once, and free again then.
-    let read = buffer.split().freeze();
-    buffers::give_back(buffer, whole);
-    result.map_ok(|_| read)
 }

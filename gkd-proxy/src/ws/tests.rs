@@ -1,5 +1,6 @@
 mod copying;
 mod frames;
+mod half_closed;
 mod handshakes;
 mod listeners;
 

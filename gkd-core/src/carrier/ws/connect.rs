@@ -4,7 +4,6 @@ use std::error::Error;
 use std::pin::pin;
 
 use bytes::Bytes;
-use data_encoding::BASE64;
 use futures::future::{Either, select};
 use gkd_proto::id::Side;
 use http_body_util::Empty;
@@ -18,10 +17,9 @@ use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
-use super::{KEY_LEN, MAX_HEAD, NAME, Pin, Stream, VERSION, accept_of, asks_for_upgrade, only, outer};
+use super::{MAX_HEAD, NAME, Pin, Stream, VERSION, accept_of, asks_for_upgrade, new_key, only, outer};
 use crate::carrier::error::server_at;
 use crate::carrier::{CarrierError, CarrierKind, Wire};
-use crate::identity;
 use crate::link::{Address, Host, WebHost};
 
 /// As much of what a server says is shown.
@@ -97,7 +95,7 @@ pub(super) async fn upgrade(
     target: &Target,
     server: String,
 ) -> Result<Wire, CarrierError> {
-    let key = BASE64.encode(&identity::random::<KEY_LEN>());
+    let key = new_key();
     let request = Request::builder()
         .method(Method::GET)
         .uri(&target.path)

@@ -1,22 +1,36 @@
 //! The framing of RFC 6455 §5, without IO: what stands in a frame's header, what may follow what, and masks.
 //!
-//! What arrives is a stream of bytes to the carrier, so a message is never put together: the payload of data frames is
-//! told as it comes, wherever messages and frames end. All else is as strict as the RFC lets an end be.
+//! It serves the carrier, and the mapping of WebSocket to plain streams above. To both, what arrives is a stream of bytes, so
+//! a message is never put together: the payload of data frames is told as it comes, wherever messages and frames end, and
+//! a message may have any length. All else is as strict as the RFC lets an end be.
+//!
+//! ```
+//! use gkd_core::carrier::ws::frame::{Decoder, Head, Opcode};
+//! use gkd_core::proto::id::Side;
+//!
+//! let mut wire = [Head::new(Opcode::Binary, 5, None).bytes(), b"hello"].concat();
+//! let mut decoder = Decoder::new(Side::Server);
+//! let len = decoder.decode(&mut wire);
+//! assert_eq!(&wire[..len], b"hello");
+//! ```
 
 use gkd_proto::id::Side;
 
+use super::utf8::{NotUtf8, Utf8};
+use crate::identity;
+
 /// The longest header: two bytes, a length of eight, a mask of four.
-pub(super) const HEAD_MAX: usize = 14;
+pub const HEAD_MAX: usize = 14;
 
 /// The most that a control frame carries: §5.5.
-pub(super) const CONTROL_MAX: usize = 125;
+pub const CONTROL_MAX: usize = 125;
 
-/// The most that one data frame carries here. This end sends a 60th of that in one; a proxy that frames anew may
-/// send more. Nothing is allocated by it.
-pub(super) const FRAME_MAX: u64 = 16 * 1024 * 1024;
+/// The most that one data frame may carry which is taken. The carrier sends a 60th of that in one; a proxy that frames anew may
+/// send more. Nothing is allocated by it; a length beyond all sense is told at once, not waited for.
+pub const FRAME_MAX: u64 = 16 * 1024 * 1024;
 
 /// What a frame is masked with; zero bytes change nothing.
-pub(super) type Mask = [u8; 4];
+pub type Mask = [u8; 4];
 
 /// §5.2: bits and values of the first two bytes.
 const FIN: u8 = 0x80;
@@ -30,21 +44,37 @@ const LENGTH_IN_8: u8 = 127;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opcode {
+pub enum Opcode {
+    /// More of a message.
     Continuation = 0,
+    /// A text message, or its beginning.
+    Text = 1,
+    /// A binary message, or its beginning.
     Binary = 2,
+    /// The last that an end says.
     Close = 8,
+    /// Asks for a Pong.
     Ping = 9,
+    /// Answers a Ping.
     Pong = 10,
 }
 
 /// Why an end closes: the codes that this end sends (§7.4.1).
-pub(super) mod code {
-    pub(in crate::carrier::ws) const NORMAL: u16 = 1000;
-    pub(in crate::carrier::ws) const PROTOCOL: u16 = 1002;
-    pub(in crate::carrier::ws) const UNSUPPORTED: u16 = 1003;
-    pub(in crate::carrier::ws) const NOT_UTF8: u16 = 1007;
-    pub(in crate::carrier::ws) const TOO_BIG: u16 = 1009;
+pub mod code {
+    /// All was said.
+    pub const NORMAL: u16 = 1000;
+    /// The end goes away: a page that is left, a server that stops.
+    pub const AWAY: u16 = 1001;
+    /// The other end broke a rule.
+    pub const PROTOCOL: u16 = 1002;
+    /// The other end sent a kind of message that is not taken.
+    pub const UNSUPPORTED: u16 = 1003;
+    /// Text is no UTF-8.
+    pub const NOT_UTF8: u16 = 1007;
+    /// A frame is too long.
+    pub const TOO_BIG: u16 = 1009;
+    /// Something failed behind this end.
+    pub const UNEXPECTED: u16 = 1011;
 }
 
 /// A rule of WebSocket that the other end broke, or a bound that it went beyond.
@@ -93,6 +123,9 @@ pub enum Violation {
     /// §5.5.1.
     #[error("the reason in a close frame is not UTF-8")]
     CloseReason,
+    /// §8.1.
+    #[error("a text message is not UTF-8")]
+    NotUtf8,
 }
 
 impl Violation {
@@ -100,31 +133,39 @@ impl Violation {
     pub fn code(self) -> u16 {
         match self {
             Self::Text => code::UNSUPPORTED,
-            Self::CloseReason => code::NOT_UTF8,
+            Self::CloseReason | Self::NotUtf8 => code::NOT_UTF8,
             Self::TooBig(_) => code::TOO_BIG,
             _ => code::PROTOCOL,
         }
     }
 }
 
-/// What a control frame carries.
-#[derive(Clone, Copy)]
-pub(super) struct ControlPayload {
+/// What a control frame carries: [`CONTROL_MAX`] bytes at the most.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlPayload {
     bytes: [u8; CONTROL_MAX],
     len: usize,
 }
 
 impl ControlPayload {
-    pub(super) const EMPTY: Self = Self { bytes: [0; CONTROL_MAX], len: 0 };
+    /// Nothing.
+    pub const EMPTY: Self = Self { bytes: [0; CONTROL_MAX], len: 0 };
 
     /// Of a close frame with a code and no reason.
-    pub(super) fn of_close(code: u16) -> Self {
+    pub fn of_close(code: u16) -> Self {
+        Self::of_close_because(code, "")
+    }
+
+    /// Of a close frame with a code and a reason, of which as many characters as there is room for.
+    pub fn of_close_because(code: u16, reason: &str) -> Self {
         let mut payload = Self::EMPTY;
         payload.push(&code.to_be_bytes());
+        payload.push(&reason.as_bytes()[..reason.floor_char_boundary(CONTROL_MAX - payload.len)]);
         payload
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
@@ -138,25 +179,30 @@ impl ControlPayload {
 
 /// Why nothing more is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
     /// The other end closes, with this code if it has one.
     Closed(Option<u16>),
     /// It broke a rule.
     Broken(Violation),
 }
 
-/// Takes the frames of the other end apart.
-pub(super) struct Decoder {
+/// Takes the frames of the other end apart. It holds a few hundred bytes, whatever comes.
+#[derive(Debug)]
+pub struct Decoder {
     /// The other end's side.
     from: Side,
     state: State,
     /// A message was begun and has not ended.
     within: bool,
+    takes_text: bool,
+    /// Of the text message that was begun.
+    text: Option<Utf8>,
     end: Option<End>,
     /// The newest Ping that waits for an answer.
     ping: Option<ControlPayload>,
 }
 
+#[derive(Debug)]
 enum State {
     Head { bytes: [u8; HEAD_MAX], len: usize },
     Data { left: u64, mask: Mask },
@@ -168,13 +214,28 @@ impl State {
 }
 
 impl Decoder {
-    pub(super) fn new(from: Side) -> Self {
-        Self { from, state: State::START, within: false, end: None, ping: None }
+    /// For the frames that `from` sends. A text message breaks a rule.
+    pub fn new(from: Side) -> Self {
+        Self {
+            from,
+            state: State::START,
+            within: false,
+            takes_text: false,
+            text: None,
+            end: None,
+            ping: None,
+        }
+    }
+
+    /// The same that takes text messages, and tells their bytes as it tells those of binary ones.
+    pub fn taking_text(from: Side) -> Self {
+        Self { takes_text: true, ..Self::new(from) }
     }
 
     /// Decodes what came, in place: the payload of data frames stands at the front of `bytes` then, and its length is
-    /// returned. Nothing behind an [`end`](Self::end) is looked at.
-    pub(super) fn decode(&mut self, bytes: &mut [u8]) -> usize {
+    /// returned. Nothing behind an [`end`](Self::end) is looked at. Text is judged as it comes: the bytes of one call and
+    /// one frame that are no UTF-8 with those before them are not told.
+    pub fn decode(&mut self, bytes: &mut [u8]) -> usize {
         let (mut from, mut to) = (0, 0);
         while self.end.is_none() && from < bytes.len() {
             match &mut self.state {
@@ -197,10 +258,17 @@ impl Decoder {
                     if self.from == Side::Client {
                         unmask(&mut bytes[to..to + here], mask);
                     }
-                    (from, to) = (from + here, to + here);
                     *left -= here as u64;
-                    if *left == 0 {
-                        self.state = State::START;
+                    let frame_ends = *left == 0;
+                    if let Some(text) = &mut self.text
+                        && let Err(NotUtf8) = text.check(&bytes[to..to + here])
+                    {
+                        self.end = Some(End::Broken(Violation::NotUtf8));
+                        return to;
+                    }
+                    (from, to) = (from + here, to + here);
+                    if frame_ends && let Err(violation) = self.data_ends() {
+                        self.end = Some(End::Broken(violation));
                     }
                 }
                 State::Control { left, mask, payload, .. } => {
@@ -218,17 +286,25 @@ impl Decoder {
     }
 
     /// Why nothing more is decoded.
-    pub(super) fn end(&self) -> Option<End> {
+    pub fn end(&self) -> Option<End> {
         self.end
     }
 
+    /// What the other end's Close carries, to be answered with the same; nothing before that.
+    pub fn close(&self) -> Option<&ControlPayload> {
+        match (&self.state, self.end) {
+            (State::Control { payload, .. }, Some(End::Closed(_))) => Some(payload),
+            _ => None,
+        }
+    }
+
     /// Whether the other end may stop here: not within a frame or a message.
-    pub(super) fn is_between(&self) -> bool {
-        !self.within && matches!(self.state, State::Head { len: 0, .. })
+    pub fn is_between(&self) -> bool {
+        self.close().is_some() || !self.within && matches!(self.state, State::Head { len: 0, .. })
     }
 
     /// What is to be answered with a Pong: the newest Ping (§5.5.3).
-    pub(super) fn take_ping(&mut self) -> Option<ControlPayload> {
+    pub fn take_ping(&mut self) -> Option<ControlPayload> {
         self.ping.take()
     }
 
@@ -269,8 +345,25 @@ impl Decoder {
             return Err(Violation::TooBig(length));
         }
         self.within = !fin;
-        self.state = if length == 0 { State::START } else { State::Data { left: length, mask } };
+        match opcode {
+            Opcode::Text => self.text = Some(Utf8::default()),
+            Opcode::Binary => self.text = None,
+            _ => {}
+        }
+        if length == 0 {
+            return self.data_ends();
+        }
+        self.state = State::Data { left: length, mask };
         Ok(())
+    }
+
+    /// Behind a data frame: a text message that ends with it must be whole.
+    fn data_ends(&mut self) -> Result<(), Violation> {
+        self.state = State::START;
+        match self.text {
+            Some(text) if !self.within => text.end().map_err(|NotUtf8| Violation::NotUtf8),
+            _ => Ok(()),
+        }
     }
 
     /// What the first byte allows, and whether it may come now.
@@ -283,6 +376,7 @@ impl Decoder {
             (0, true) => Ok(Opcode::Continuation),
             (0, false) => Err(Violation::NotBegun),
             (1 | 2, true) => Err(Violation::NotEnded),
+            (1, false) if self.takes_text => Ok(Opcode::Text),
             (1, false) => Err(Violation::Text),
             (2, false) => Ok(Opcode::Binary),
             (8..=10, _) if !fin => Err(Violation::ControlInFragments),
@@ -302,6 +396,8 @@ impl Decoder {
                     Ok(code) => End::Closed(code),
                     Err(violation) => End::Broken(violation),
                 });
+                // It is the last: it stays where it is for whoever wants to know it.
+                return;
             }
             Opcode::Ping => self.ping = Some(*payload),
             // A Pong that nobody asked for is allowed, and means nothing here.
@@ -346,15 +442,15 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
 }
 
 /// A header as it is sent: of one whole message, or of a control frame.
-#[derive(Clone, Copy)]
-pub(super) struct Head {
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
     bytes: [u8; HEAD_MAX],
     len: usize,
 }
 
 impl Head {
     /// Of a frame with so much payload; a client's has a mask.
-    pub(super) fn new(opcode: Opcode, len: usize, mask: Option<Mask>) -> Self {
+    pub fn new(opcode: Opcode, len: usize, mask: Option<Mask>) -> Self {
         let mut head = Self { bytes: [0; HEAD_MAX], len: 0 };
         let masked = if mask.is_some() { MASKED } else { 0 };
         head.push(&[FIN | opcode as u8]);
@@ -373,7 +469,8 @@ impl Head {
         head
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// The bytes, which go ahead of the payload.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
@@ -381,6 +478,14 @@ impl Head {
         self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
     }
+}
+
+/// A mask that nobody can foretell, which a client draws anew for each frame (§5.3).
+///
+/// # Panics
+/// If the system has no randomness to give.
+pub fn random_mask() -> Mask {
+    identity::random()
 }
 
 /// So many bytes are masked at a time, which the compiler does in one step or two.
@@ -406,7 +511,7 @@ fn unmask(bytes: &mut [u8], mask: &mut Mask) {
 }
 
 /// Copies with the mask on, and turns it likewise. Both are of one length.
-pub(super) fn copy_masked(from: &[u8], to: &mut [u8], mask: &mut Mask) {
+pub fn copy_masked(from: &[u8], to: &mut [u8], mask: &mut Mask) {
     debug_assert_eq!(from.len(), to.len());
     let wide = stride(*mask);
     let (whole, rest) = from.as_chunks::<STRIDE>();

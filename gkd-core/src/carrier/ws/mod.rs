@@ -4,14 +4,16 @@
 //! What is in the middle sees that there is a WebSocket; it can read nothing, forge nothing and tell no user from
 //! another, for both ends prove their keys within. It can cut the connection off, as everyone on the way can.
 //!
-//! HTTP itself, with all that is strange about it, is a library's: `hyper`. The framing is our own, as a tunnel needs
-//! neither messages nor a buffer for them.
+//! HTTP itself, with all that is strange about it, is a library's: `hyper`. The framing ([`frame`]) is our own, as a tunnel needs
+//! neither messages nor a buffer for them; who maps WebSocket to something else can have it too, with [`new_key`] and
+//! [`accept_of`] for the handshake.
 
 mod accept;
 mod connect;
-mod frame;
+pub mod frame;
 mod outer;
 mod stream;
+mod utf8;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,8 @@ use data_encoding::BASE64;
 use hyper::HeaderMap;
 use hyper::header::{CONNECTION, HeaderName};
 
+use crate::identity;
+
 pub use accept::{SiteService, WebSocketConfig, not_found};
 pub(crate) use accept::{Visit, serve};
 pub(super) use connect::connect;
@@ -28,6 +32,7 @@ pub use connect::{Options, Target};
 pub use frame::Violation;
 pub use outer::{Pin, PinError};
 pub(super) use stream::Stream;
+pub use utf8::{NotUtf8, Utf8};
 
 /// The largest head of a request or an answer that is read, and the buffer for it.
 const MAX_HEAD: usize = 16 * 1024;
@@ -41,8 +46,16 @@ const NAME: &str = "websocket";
 /// Bytes of a `Sec-WebSocket-Key`.
 const KEY_LEN: usize = 16;
 
+/// A `Sec-WebSocket-Key` for one request: §4.1.
+///
+/// # Panics
+/// If the system has no randomness to give.
+pub fn new_key() -> String {
+    BASE64.encode(&identity::random::<KEY_LEN>())
+}
+
 /// What a server answers to a key: §4.2.2. It proves nothing but that the server knows WebSocket.
-fn accept_of(key: &str) -> String {
+pub fn accept_of(key: &str) -> String {
     let digest = {
         let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         context.update(key.as_bytes());

@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame::{
     ControlPayload, Decoder, End, FRAME_MAX, HEAD_MAX, Head, Mask, Opcode, Violation, code, copy_masked,
+    random_mask,
 };
 use crate::carrier::Wire;
 use crate::carrier::tls::spare;
-use crate::identity;
 
 /// Reads in a row that bring nothing but headers and control frames, before other tasks have their turn.
 const READS: usize = 32;
@@ -238,7 +238,7 @@ impl Writer {
     ) -> Poll<io::Result<usize>> {
         self.out = spare::take();
         let taken = all.min(self.out.len() - HEAD_MAX);
-        let mask = identity::random();
+        let mask = random_mask();
         let head = Head::new(Opcode::Binary, taken, Some(mask));
         let at = head.bytes().len();
         self.out[..at].copy_from_slice(head.bytes());
@@ -318,7 +318,7 @@ impl Writer {
             None => (Opcode::Close, self.close.take()?),
         };
         self.closed = opcode == Opcode::Close;
-        let mask = (self.side == Side::Client).then(identity::random);
+        let mask = (self.side == Side::Client).then(random_mask);
         let head = Head::new(opcode, payload.bytes().len(), mask);
         let mut frame = head.bytes().to_vec();
         let at = frame.len();

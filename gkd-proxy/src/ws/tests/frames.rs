@@ -245,6 +245,7 @@ async fn text() {
         for at in 1..bytes.len() {
             let cut = [frame(TEXT, &bytes[..at]), frame(FIN | CONTINUATION, &bytes[at..])];
             cases.push(case(format!("6.2 {good:?} at {at}"), &cut).echoes(good));
+            cases.push(case(format!("6.2 {good:?} at {at}, in pieces"), &cut).echoes(good).chopped(3));
         }
         let single: Vec<_> = bytes.iter().map(|byte| frame(CONTINUATION, &[*byte])).collect();
         let all = [vec![frame(TEXT, b"")], single, vec![frame(FIN | CONTINUATION, b"")]].concat();
@@ -285,10 +286,16 @@ async fn text() {
         b"\xed\xbf\xbf",
         b"\xed\xa0\x80\xed\xb0\x80",
     ] {
-        cases.push(case(format!("6.3 {bad:x?}"), &[frame(FIN | TEXT, bad)]).closes(1007));
+        // What came before it may have gone on.
+        cases.push(case(format!("6.3 {bad:x?}"), &[frame(FIN | TEXT, bad)]).echoes(bad).closes(1007));
         let single: Vec<_> = bad.iter().map(|byte| frame(CONTINUATION, &[*byte])).collect();
         let all = [vec![frame(TEXT, b"")], single, vec![frame(FIN | CONTINUATION, b"")]].concat();
-        cases.push(case(format!("6.4 {bad:x?}"), &all).closes(1007).chopped(1));
+        cases.push(case(format!("6.4 {bad:x?}"), &all).echoes(bad).closes(1007).chopped(1));
+    }
+    // As soon as it is known: the frame does not have to end, nor the message.
+    for (first, bad) in [(TEXT, &b"\xed\xa0"[..]), (FIN | TEXT, b"\xf4\x90"), (FIN | TEXT, b"good\xff")] {
+        let sent = [head(first, 100, 0x80), MASK.to_vec(), frame(first, bad)[6..].to_vec()].concat();
+        cases.push(case(format!("6.4.4 {bad:x?}"), &[sent]).echoes(bad).closes(1007));
     }
     run(cases).await;
 }
@@ -302,7 +309,9 @@ async fn closes() {
         case("7.1.2", &[normal(), normal()]).closes(1000),
         case("7.1.3", &[normal(), frame(FIN | PING, b"")]).closes(1000),
         case("7.1.4", &[normal(), frame(FIN | TEXT, b"late")]).closes(1000),
-        case("7.1.5", &[frame(TEXT, b"begun"), normal(), frame(FIN | CONTINUATION, b"")]).closes(1000),
+        case("7.1.5", &[frame(TEXT, b"begun"), normal(), frame(FIN | CONTINUATION, b"")])
+            .echoes("begun")
+            .closes(1000),
         case("7.1.6", &[normal(), frame(FIN | TEXT, &vec![b'*'; 256 * 1024]), frame(FIN | PING, b"")])
             .closes(1000),
         case("7.3.1", &[close(b"")]).closes(1005),
@@ -329,23 +338,18 @@ async fn closes() {
 async fn what_goes_beyond_a_bound_or_is_not_masked() {
     let unmasked = [head(FIN | TEXT, 5, 0), b"Hello".to_vec()].concat();
     let too_long = |first, length: usize| [head(first, length, 0x80), MASK.to_vec()].concat();
+    let longest = usize::try_from(crate::ws::MAX_FRAME).unwrap();
+    let long = |byte| vec![byte; longest];
     let cases = vec![
         case("not masked", &[unmasked]).closes(1002),
-        case("one frame too long", &[too_long(FIN | BINARY, crate::ws::MAX_MESSAGE + 1)]).closes(1009),
+        case("one frame too long", &[too_long(FIN | BINARY, longest + 1)]).closes(1009),
         case("a frame of 2^62", &[too_long(FIN | BINARY, 1 << 62)]).closes(1009),
-        case("a frame of 2^63", &[too_long(FIN | BINARY, 1 << 63)]).closes(1009),
-        case("a ping of 2^62", &[too_long(FIN | PING, 1 << 62)]).closes(1009),
-        case(
-            "fragments too long together",
-            &[
-                frame(BINARY, &vec![1; crate::ws::MAX_MESSAGE / 2]),
-                frame(CONTINUATION, &vec![2; crate::ws::MAX_MESSAGE / 2]),
-                frame(FIN | CONTINUATION, b"3"),
-            ],
-        )
-        .closes(1009),
-        case("the longest", &[frame(FIN | BINARY, &vec![7; crate::ws::MAX_MESSAGE])])
-            .echoes(vec![7; crate::ws::MAX_MESSAGE]),
+        // No length has the highest bit.
+        case("a frame of 2^63", &[too_long(FIN | BINARY, 1 << 63)]).closes(1002),
+        case("a ping of 2^62", &[too_long(FIN | PING, 1 << 62)]).closes(1002),
+        case("the longest", &[frame(FIN | BINARY, &long(7))]).echoes(long(7)),
+        case("longer in fragments", &[frame(BINARY, &long(1)), frame(FIN | CONTINUATION, &long(2))])
+            .echoes([long(1), long(2)].concat()),
     ];
     run(cases).await;
 }

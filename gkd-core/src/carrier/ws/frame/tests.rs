@@ -25,7 +25,10 @@ fn bytes(len: usize) -> Vec<u8> {
 
 /// What a decoder makes of this, given `step` bytes at a time.
 fn decode(from: Side, wire: &[u8], step: usize) -> (Vec<u8>, Decoder) {
-    let mut decoder = Decoder::new(from);
+    decode_with(Decoder::new(from), wire, step)
+}
+
+fn decode_with(mut decoder: Decoder, wire: &[u8], step: usize) -> (Vec<u8>, Decoder) {
     let mut payload = Vec::new();
     for part in wire.chunks(step.max(1)) {
         let mut part = part.to_vec();
@@ -220,12 +223,93 @@ fn close_frames_carry_what_may_be_sent() {
 }
 
 #[test]
+fn a_close_can_be_answered_with_what_it_carries() {
+    let with = |code: u16, reason: &[u8]| [&code.to_be_bytes(), reason].concat();
+    for payload in [vec![], with(1000, b""), with(4000, "κόσμε".as_bytes())] {
+        let decoder = expect(Side::Client, &frame(0x88, &payload), b"", Some(End::Closed(code_of(&payload))));
+        assert_eq!(decoder.close().unwrap().bytes(), payload);
+        assert!(decoder.is_between());
+    }
+    // A ping is none, nor is one that breaks a rule, nor one that is not there whole.
+    for wire in [frame(0x89, b"\x03\xe8"), frame(0x88, b"\x03"), frame(0x88, b"\x03\xe8")[..7].to_vec()] {
+        assert!(decode(Side::Client, &wire, 1).1.close().is_none(), "{wire:x?}");
+    }
+}
+
+fn code_of(close: &[u8]) -> Option<u16> {
+    close.first_chunk().map(|code| u16::from_be_bytes(*code))
+}
+
+#[test]
+fn a_reason_is_cut_between_characters_to_fit() {
+    let reason = format!("{}é", "x".repeat(CONTROL_MAX - 3));
+    let payload = ControlPayload::of_close_because(code::UNEXPECTED, &reason);
+    assert_eq!(payload.bytes(), [&[0x03, 0xf3][..], &[b'x'; CONTROL_MAX - 3]].concat());
+    assert_eq!(ControlPayload::of_close_because(code::NORMAL, "é").bytes(), b"\x03\xe8\xc3\xa9");
+}
+
+/// What a decoder that takes text comes to with this, however it is cut; what it told last.
+#[track_caller]
+fn expect_text(wire: &[u8], end: Option<End>) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for step in [1, 2, 3, 7, wire.len()] {
+        let told;
+        let decoder;
+        (told, decoder) = decode_with(Decoder::taking_text(Side::Client), wire, step);
+        assert_eq!(decoder.end(), end, "{step}");
+        assert!(end.is_some() || step == 1 || told == payload, "{step}");
+        payload = told;
+    }
+    payload
+}
+
+#[test]
+fn text_is_told_as_it_comes_wherever_it_is_cut() {
+    let text = "κόσμε \u{10ffff}\u{0}é!".as_bytes();
+    assert_eq!(expect_text(&frame(0x81, text), None), text);
+    for at in 0..=text.len() {
+        let ping = frame(0x89, b"\xff");
+        let cut = [frame(0x01, &text[..at]), ping, frame(0x00, b""), frame(0x80, &text[at..])];
+        assert_eq!(expect_text(&cut.concat(), None), text, "{at}");
+    }
+    let single: Vec<_> = text.iter().map(|byte| frame(0x00, &[*byte])).collect();
+    let all = [frame(0x01, b""), single.concat(), frame(0x80, b""), frame(0x82, b"\xff")].concat();
+    assert_eq!(expect_text(&all, None), [text, b"\xff"].concat());
+    // A Close may come anywhere.
+    let closed = [frame(0x01, b"a\xc3"), frame(0x88, b"")].concat();
+    assert_eq!(expect_text(&closed, Some(End::Closed(None))), b"a\xc3");
+}
+
+#[test]
+fn what_is_no_text_is_told_at_once() {
+    let broken = Some(End::Broken(Violation::NotUtf8));
+    for bad in [&b"\xff"[..], b"\xc3\x28", b"\xed\xa0", b"\xf4\x90", b"\xf0\x80", b"\x80"] {
+        // Neither the frame nor the message has to end.
+        let wire = frame(0x01, &[bad, b"more"].concat());
+        expect_text(&wire[..wire.len() - 4], broken);
+        let (last, before) = bad.split_last().unwrap();
+        let cut = [frame(0x01, b"good"), frame(0x00, before), frame(0x00, &[*last])].concat();
+        assert!(expect_text(&cut, broken).starts_with(b"good"));
+    }
+    // An end within a character.
+    for cut in [&b"\xc3"[..], b"\xe2\x82", b"\xf0\x9f\x98"] {
+        expect_text(&frame(0x81, cut), broken);
+        expect_text(&[frame(0x01, cut), frame(0x80, b"")].concat(), broken);
+    }
+    // What the next message begins with does not complete it, and a binary message is not looked at.
+    let whole = [frame(0x01, b"a"), frame(0x80, b""), frame(0x02, b"\xc3"), frame(0x80, b"\xff")].concat();
+    assert_eq!(expect_text(&whole, None), b"a\xc3\xff");
+    expect_text(&[frame(0x82, b"\xc3"), frame(0x81, b"\xa9")].concat(), broken);
+}
+
+#[test]
 fn each_violation_has_the_code_that_the_rfc_names() {
     for (violation, code) in [
         (Violation::Reserved, 1002),
         (Violation::CloseCode(7), 1002),
         (Violation::Text, 1003),
         (Violation::CloseReason, 1007),
+        (Violation::NotUtf8, 1007),
         (Violation::TooBig(1), 1009),
     ] {
         assert_eq!(violation.code(), code, "{violation}");
@@ -260,6 +344,10 @@ proptest::proptest! {
             proptest::prop_assert!(payload.len() <= wire.len());
             let (whole, _) = decode(from, &wire, wire.len());
             proptest::prop_assert_eq!(payload, whole);
+            // Of text, more may be told before it turns out to be none when it comes in pieces.
+            let (payload, parts) = decode_with(Decoder::taking_text(from), &wire, step);
+            let (whole, decoder) = decode_with(Decoder::taking_text(from), &wire, wire.len());
+            proptest::prop_assert!(payload.starts_with(&whole) && parts.end() == decoder.end());
         }
     }
 }
