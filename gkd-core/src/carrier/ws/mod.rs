@@ -12,6 +12,7 @@ mod connect;
 mod frame;
 mod outer;
 mod stream;
+mod watched;
 
 #[cfg(test)]
 mod tests;
