@@ -93,11 +93,12 @@ impl Wire {
         self.front = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
-    /// From here on no more than `most` bytes are read, what WebSocket adds to them included; `None` lifts the bound.
+    /// From here on no more than `most` bytes are read, what WebSocket adds to them and what was put back included; `None`
+    /// lifts the bound.
     pub(super) fn allow(&mut self, most: Option<usize>) {
         match &mut self.io {
             Io::WebSocket(stream) => stream.wire_mut().allow(most),
-            _ => self.allowance = most,
+            _ => self.allowance = most.map(|most| most.saturating_sub(self.front.len())),
         }
     }
 }
@@ -229,7 +230,7 @@ pub(super) struct TooMuch;
 mod tests {
     use std::sync::Arc;
 
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -260,5 +261,18 @@ mod tests {
         rest.advance(rest.len());
         wire.put_back(rest);
         assert_eq!(Arc::strong_count(&count), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_put_back_counts_as_read() {
+        let (near, mut far) = tokio::io::duplex(64);
+        far.write_all(&[7; 20]).await.unwrap();
+        let mut wire = Wire::brought(near);
+        wire.put_back(Bytes::from_static(b"read ahead"));
+        wire.allow(Some(12));
+        let mut all = Vec::new();
+        let error = wire.read_to_end(&mut all).await.unwrap_err();
+        assert_eq!(all, b"read ahead\x07\x07");
+        assert!(error.get_ref().is_some_and(|cause| cause.is::<TooMuch>()), "{error}");
     }
 }
