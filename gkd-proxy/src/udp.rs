@@ -3,8 +3,8 @@
 //!
 //! What one program's address sends and gets is a flow: one connection of the session, whose datagrams carry it. Its
 //! stream carries nothing; that it ends, ends the flow at both ends. A flow that is idle ends as well, for nothing else
-//! tells that a program is gone; where either end is ending, as soon as it is quiet. No order is imposed and nothing is sent again: where a queue is full, its oldest
-//! datagram goes.
+//! tells that a program is gone; where either end is ending, as soon as it is quiet. No order is imposed and nothing is
+//! sent again: where a queue is full, its oldest datagram goes.
 
 pub(crate) mod associate;
 pub(crate) mod exit;

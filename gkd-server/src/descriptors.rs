@@ -13,6 +13,12 @@ const LEAST_HALF_OPEN: usize = 64;
 /// Tunnels, at least: those of one client with four paths, four on each.
 const LEAST_TUNNELS: usize = 16;
 
+/// Visitors of the site, at least: one browser opens six connections.
+const LEAST_VISITORS: usize = 8;
+
+/// Visitors of the site, at the most: each costs memory, too.
+const MOST_VISITORS: usize = 256;
+
 /// How many the process may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptors(u64);
@@ -48,10 +54,17 @@ impl Descriptors {
         usize::try_from(self.0 / 4 * 3).unwrap_or(usize::MAX)
     }
 
-    /// How many tunnels may be half-open of those that the configuration allows: an eighth at the most.
+    /// How many tunnels may be half-open of those that the configuration allows: a sixteenth at the most.
     pub(crate) fn half_open(self, wanted: usize) -> usize {
-        let most = usize::try_from(self.0 / 8).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.0 / 16).unwrap_or(usize::MAX);
         wanted.min(most.max(LEAST_HALF_OPEN))
+    }
+
+    /// How many visitors the site may have. Each has a socket, and a file or a socket of the web server's beside it: a
+    /// sixteenth together at the most.
+    pub(crate) fn visitors(self) -> usize {
+        let most = usize::try_from(self.0 / 32).unwrap_or(usize::MAX);
+        most.clamp(LEAST_VISITORS, MOST_VISITORS)
     }
 }
 
@@ -61,12 +74,21 @@ mod tests {
 
     #[test]
     fn destinations_leave_room_for_tunnels() {
-        let shares =
-            [(40, 30, 64, 16), (256, 192, 64, 32), (1024, 768, 128, 128), (1 << 20, 786_432, 1024, 131_072)];
-        for (limit, destinations, half_open, tunnels) in shares {
+        let shares = [
+            (40, 30, 64, 16, 8),
+            (256, 192, 64, 32, 8),
+            (1024, 768, 64, 128, 32),
+            (4096, 3072, 256, 512, 128),
+            (1 << 20, 786_432, 1024, 131_072, 256),
+        ];
+        for (limit, destinations, half_open, tunnels, visitors) in shares {
             let descriptors = Descriptors(limit);
+            assert_eq!(descriptors.visitors(), visitors);
             assert_eq!((descriptors.destinations(), descriptors.half_open(1024)), (destinations, half_open));
             assert_eq!(descriptors.tunnels(), tunnels);
+            // All at their most together, where there are enough for the least of each.
+            let all = destinations + half_open + tunnels + 2 * visitors;
+            assert!(limit < 1024 || all as u64 <= limit, "{all} of {limit}");
         }
     }
 }

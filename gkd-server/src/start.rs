@@ -141,6 +141,7 @@ fn limited(builder: ServerBuilder, limits: &Limits, descriptors: Descriptors) ->
         .max_sessions(limits.sessions, limits.sessions_per_user)
         .max_tunnels(descriptors.tunnels())
         .max_half_open(descriptors.half_open(limits.half_open), limits.half_open_per_address)
+        .max_visitors(descriptors.visitors())
         .memory(limits.memory.bytes())
 }
 

@@ -59,6 +59,7 @@ struct Limits {
     sessions: UsageStatus,
     tunnels: UsageStatus,
     half_open: UsageStatus,
+    visitors: UsageStatus,
     destinations: UsageStatus,
     memory: UsageStatus,
 }
@@ -68,6 +69,7 @@ struct Limits {
 #[serde(default)]
 struct Met {
     half_open_evicted: u64,
+    visitors_evicted: u64,
     tunnels_rejected_unknown: u64,
     tunnels_rejected_busy: u64,
     tunnels_rejected_other: u64,
@@ -139,11 +141,13 @@ impl ServerStatus {
                 sessions: stats.sessions.into(),
                 tunnels: stats.tunnels.into(),
                 half_open: stats.half_open.into(),
+                visitors: stats.visitors.into(),
                 destinations: exit.destinations().unwrap_or_default().into(),
                 memory: stats.memory.into(),
             },
             met: Met {
                 half_open_evicted: stats.evicted,
+                visitors_evicted: stats.visitors_evicted,
                 tunnels_rejected_unknown: stats.rejected_unknown,
                 tunnels_rejected_busy: stats.rejected_busy,
                 tunnels_rejected_other: stats.rejected_other,
@@ -241,6 +245,7 @@ impl Limits {
             number("sessions", self.sessions),
             number("tunnels", self.tunnels),
             number("half-open", self.half_open),
+            number("visitors", self.visitors),
             number("destinations", self.destinations),
             memory,
         ];
@@ -252,6 +257,7 @@ impl Met {
     fn line(&self) -> String {
         let all = [
             (self.half_open_evicted, "half-open connections gave way"),
+            (self.visitors_evicted, "visitors gave way"),
             (self.tunnels_rejected_unknown, "tunnels were of no user"),
             (self.tunnels_rejected_busy, "tunnels met a limit"),
             (self.tunnels_rejected_other, "tunnels were rejected otherwise"),

@@ -17,6 +17,9 @@ use tokio_rustls::client::TlsStream;
 use super::ws;
 use crate::socket::Watch;
 
+/// What befalls a tunnel through a web server that is ended or started anew.
+const WEB_CLOSED: &str = "the web server closed the connection";
+
 /// A raw stream under a carrier.
 pub struct Wire {
     io: Io,
@@ -86,14 +89,16 @@ impl Wire {
     /// Puts back bytes that were read ahead.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
         debug_assert!(self.front.is_empty(), "bytes are put back once");
-        self.front = bytes;
+        // An empty part of a buffer would keep all of it for as long as the connection lasts.
+        self.front = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
-    /// From here on no more than `most` bytes are read, what WebSocket adds to them included; `None` lifts the bound.
+    /// From here on no more than `most` bytes are read, what WebSocket adds to them and what was put back included; `None`
+    /// lifts the bound.
     pub(super) fn allow(&mut self, most: Option<usize>) {
         match &mut self.io {
             Io::WebSocket(stream) => stream.wire_mut().allow(most),
-            _ => self.allowance = most,
+            _ => self.allowance = most.map(|most| most.saturating_sub(self.front.len())),
         }
     }
 }
@@ -137,6 +142,22 @@ macro_rules! with_io {
     };
 }
 
+impl Wire {
+    /// Reads past what was put back.
+    fn poll_read_io(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let is_web = matches!(self.io, Io::Web(_));
+        with_io!(self, io => io.poll_read(cx, buf)).map_err(|error| match error.kind() {
+            // The library has a page on that, which is of no use to a user.
+            io::ErrorKind::UnexpectedEof if is_web => io::Error::new(error.kind(), WEB_CLOSED),
+            _ => error,
+        })
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -147,18 +168,20 @@ impl AsyncRead for Wire {
             let len = buf.remaining().min(self.front.len());
             buf.put_slice(&self.front[..len]);
             self.front.advance(len);
+            if self.front.is_empty() {
+                self.front = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let Some(allowance) = self.allowance else {
-            return with_io!(self, io => io.poll_read(cx, buf));
+            return self.poll_read_io(cx, buf);
         };
         if allowance == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TooMuch)));
         }
         let most = allowance.min(buf.remaining());
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-        let wire = self.as_mut();
-        ready!(with_io!(wire, io => io.poll_read(cx, &mut part)))?;
+        ready!(self.as_mut().poll_read_io(cx, &mut part))?;
         let len = part.filled().len();
         buf.advance(len);
         self.allowance = Some(allowance - len);
@@ -202,3 +225,54 @@ impl AsyncWrite for Wire {
 #[derive(Debug, thiserror::Error)]
 #[error("more bytes than a handshake takes")]
 pub(super) struct TooMuch;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A buffer that tells by its count whether it is still held.
+    struct Counted {
+        _count: Arc<()>,
+    }
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            b"read ahead"
+        }
+    }
+
+    #[tokio::test]
+    async fn a_buffer_that_was_read_ahead_is_not_held_once_it_is_read() {
+        let count = Arc::new(());
+        let buffer = || Bytes::from_owner(Counted { _count: count.clone() });
+        let mut wire = Wire::brought(tokio::io::empty());
+        wire.put_back(buffer());
+        assert_eq!(Arc::strong_count(&count), 2);
+        let mut all = Vec::new();
+        wire.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"read ahead");
+        assert_eq!(Arc::strong_count(&count), 1);
+        // What is empty, of a buffer that is not.
+        let mut rest = buffer();
+        rest.advance(rest.len());
+        wire.put_back(rest);
+        assert_eq!(Arc::strong_count(&count), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_put_back_counts_as_read() {
+        let (near, mut far) = tokio::io::duplex(64);
+        far.write_all(&[7; 20]).await.unwrap();
+        let mut wire = Wire::brought(near);
+        wire.put_back(Bytes::from_static(b"read ahead"));
+        wire.allow(Some(12));
+        let mut all = Vec::new();
+        let error = wire.read_to_end(&mut all).await.unwrap_err();
+        assert_eq!(all, b"read ahead\x07\x07");
+        assert!(error.get_ref().is_some_and(|cause| cause.is::<TooMuch>()), "{error}");
+    }
+}

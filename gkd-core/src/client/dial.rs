@@ -221,7 +221,8 @@ impl Dialler {
         // Only now, so that dials which reach nobody use up no tunnel id.
         let (hello, handle) = manager.add_dialled().map_err(TunnelDialError::Session)?;
         let guard = manager.guard(handle);
-        let port = remote.map_or(path.address.ports.cycle(index), |remote| remote.port());
+        // Not that of the other end, which a proxy is where there is one.
+        let port = path.address.ports.cycle(index);
         let web = path.web.as_ref().map(|options| ws::Target::new(&path.address, port, options));
         let dial = Dial {
             kind: path.carrier,

@@ -1,7 +1,7 @@
 //! Connections that have not proved a key, and the room that they may take: those that have yet to, and those of the
-//! site's visitors, who never will. When it is full, the oldest of
-//! the busiest address gives way, so that an honest client gets in whoever else knocks; also one behind the
-//! address that knocks most, for it is through in less time than it takes to become the oldest.
+//! site's visitors, who never will. When it is full, the oldest of the busiest address gives way, so that an honest
+//! client gets in whoever else knocks; also one behind the address that knocks most, for it is through in less time
+//! than it takes to become the oldest.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};

@@ -26,12 +26,15 @@ use crate::tunnel;
 pub(super) async fn serve(inner: Arc<Inner>, tcp: TcpStream, address: SocketAddr, place: Place) {
     let mut half_open = HalfOpenUntil { place, deadline: Instant::now() + inner.handshake };
     let deadline = half_open.deadline;
-    let mut came = half_open.run(&inner, address, recognise(&inner, tcp, address, deadline)).await;
+    // Handshakes are on the heap, and gone with their end: what they take would be kept by every tunnel's task otherwise.
+    let handshake = Box::pin(recognise(&inner, tcp, address, deadline));
+    let mut came = half_open.run(&inner, address, handshake).await;
     if let Some(Came::Http(wire)) = came {
-        let visit = visit::serve(&inner, wire, address, half_open).await;
+        let visit = Box::pin(visit::serve(&inner, wire, address, half_open)).await;
         let Some((wire, again)) = visit else { return };
         half_open = again;
-        came = half_open.run(&inner, address, within_websocket(&inner, wire, address)).await;
+        let handshake = Box::pin(within_websocket(&inner, wire, address));
+        came = half_open.run(&inner, address, handshake).await;
     }
     drop(half_open);
     if let Some(Came::Up(Up { guard, carrier, front, _place })) = came {

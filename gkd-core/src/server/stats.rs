@@ -17,10 +17,14 @@ pub struct ServerStats {
     pub tunnels: Usage,
     /// Connections that have not proved a key yet.
     pub half_open: Usage,
+    /// Connections of the site's visitors.
+    pub visitors: Usage,
     /// What all sessions hold and promise, in bytes.
     pub memory: Usage,
     /// Half-open connections that had to give way to others, since the start.
     pub evicted: u64,
+    /// Visitors that had to give way to others, since the start.
+    pub visitors_evicted: u64,
     /// Tunnels that were rejected because their key is no user's, since the start.
     pub rejected_unknown: u64,
     /// Tunnels that were rejected because a limit was met, since the start.
@@ -73,8 +77,10 @@ impl Inner {
             sessions: Usage::of(self.registry.count(), self.max_sessions),
             tunnels: Usage::of(self.tunnels.taken(), self.tunnels.most()),
             half_open: Usage::of(self.half_open.count(), self.half_open.most()),
+            visitors: Usage::of(self.visitors.count(), self.visitors.most()),
             memory: Usage { used: self.memory.reserved(), most: self.memory.limit() },
             evicted: self.half_open.evicted(),
+            visitors_evicted: self.visitors.evicted(),
             rejected_unknown: count(&self.rejected.unknown),
             rejected_busy: count(&self.rejected.busy),
             rejected_other: count(&self.rejected.other),

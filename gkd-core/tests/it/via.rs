@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gkd_core::carrier::CarrierKind;
+use gkd_core::identity::SecretKey;
+use gkd_core::link::Link;
 use gkd_core::{Client, ClientBuilder, Error, ProxyError, Server, TunnelDialError, Via};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -111,6 +114,33 @@ fn client(server: &Server, via: &str) -> ClientBuilder {
         .server_key(server.key())
         .tunnels(2)
         .via(via.parse::<Via>().unwrap())
+}
+
+/// What a web server is told is the port of its own, not the proxy's.
+#[tokio::test]
+async fn a_web_server_behind_a_proxy_is_asked_for_as_the_link_names_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::that(Manner::Leads(listener.local_addr().unwrap())).await;
+    let (server, user) = (SecretKey::generate().public(), SecretKey::generate());
+    let link = Link {
+        carrier: CarrierKind::Ws,
+        ..Link::new(server, user, vec!["web.example:8443".parse().unwrap()])
+    };
+    let client = Client::builder().link(&link).tunnels(1).via(proxy.url().parse::<Via>().unwrap());
+    let web = async {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tcp.read_u8().await.unwrap());
+        }
+        tcp.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        String::from_utf8(head).unwrap()
+    };
+    let (refused, head) = within("both", async { tokio::join!(client.connect(), web) }).await;
+    assert!(head.contains("\r\nHost: web.example:8443\r\n"), "{head}");
+    assert!(proxy.asked()[0].starts_with("CONNECT web.example:8443 "), "{:?}", proxy.asked());
+    let error = refused.map(drop).unwrap_err().to_string();
+    assert!(error.contains("the server at web.example:8443 (through the proxy at 127.0.0.1:"), "{error}");
 }
 
 /// Bytes go through, there and back.

@@ -156,6 +156,44 @@ async fn a_server_that_narrows_path_and_host_takes_the_links_that_name_them() {
     }
 }
 
+/// A stranger needs no key to send frames.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_frames_are_answered_with_a_close_code_and_disturb_nobody() {
+    let server = Arc::new(builder().bind().await.unwrap());
+    spawn_echo(server.clone());
+    let link = link(CarrierKind::Ws, &server, address(&server), &SecretKey::generate());
+    let client = within("connect", Client::builder().link(&link).tunnels(2).connect()).await.unwrap();
+    until("all tunnels", || client.tunnels_up() == 2).await;
+    let asks = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let no_key = [0; 4];
+    let strangers = async {
+        for (bad, code) in [
+            (vec![0x82, 0x01, b'x'], 1002_u16),
+            ([&[0x82, 0xff, 0, 0, 0, 0, 0x10, 0, 0, 0][..], &no_key].concat(), 1009),
+            ([&[0xa2, 0x81][..], &no_key, b"x"].concat(), 1002),
+            ([&[0x8c, 0x80][..], &no_key].concat(), 1002),
+            ([&[0x09, 0x80][..], &no_key].concat(), 1002),
+            ([&[0x81, 0x81][..], &no_key, b"x"].concat(), 1003),
+            ([&[0x88, 0x81][..], &no_key, b"x"].concat(), 1002),
+            ([&[0x88, 0x82][..], &no_key, &1006_u16.to_be_bytes()].concat(), 1002),
+        ] {
+            let mut tcp = TcpStream::connect(address(&server)).await.unwrap();
+            // The frame with the request, as who does not wait sends it.
+            tcp.write_all(&[asks.as_bytes(), &bad].concat()).await.unwrap();
+            let mut answer = Vec::new();
+            within("the end", tcp.read_to_end(&mut answer)).await.unwrap();
+            let close = [&[0x88, 2][..], &code.to_be_bytes()].concat();
+            let shown = String::from_utf8_lossy(&answer);
+            assert!(shown.starts_with("HTTP/1.1 101"), "{shown}");
+            assert!(answer.ends_with(&[b"\r\n\r\n", &close[..]].concat()), "{bad:x?}: {answer:x?}");
+        }
+    };
+    tokio::join!(echoes(&client), strangers);
+    assert_eq!((client.tunnels_up(), server.stats().tunnels.used), (2, 2));
+    until("no stranger is left", || server.stats().half_open.used == 0).await;
+}
+
 /// Answers after a while that is longer than a handshake may take.
 fn slow_site(asked: Arc<AtomicUsize>, takes: Duration) -> SiteService {
     let page = not_found();
@@ -207,6 +245,8 @@ async fn visitors_take_no_places_of_tunnels_and_give_way_among_themselves() {
         let nothing = tokio::time::timeout(Duration::from_millis(50), tcp.read(&mut [0; 10])).await;
         assert!(nothing.is_err(), "the newest stay");
     }
+    let stats = server.stats();
+    assert_eq!((stats.visitors.used, stats.visitors.most, stats.visitors_evicted), (3, 3, 3));
     let link = link(CarrierKind::Ws, &server, address(&server), &SecretKey::generate());
     let client = within("connect", Client::builder().link(&link).tunnels(4).connect()).await.unwrap();
     until("all tunnels", || client.tunnels_up() == 4).await;

@@ -216,9 +216,14 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 
 fn remove_forgeable(headers: &mut HeaderMap) {
     // Bounded by the size of a head.
-    let forged: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(FORWARDED)).cloned().collect();
-    for name in forged.iter().chain(&FORGEABLE) {
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forgeable(name)).cloned().collect();
+    for name in &forged {
         headers.remove(name);
     }
+}
+
+/// Whether a program may believe it. To those that are called by CGI, `_` in a name is `-`.
+fn is_forgeable(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
+    name.starts_with(FORWARDED) || FORGEABLE.iter().any(|forgeable| forgeable == name.as_str())
 }

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
+use gkd_core::seldom::Seldom;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header;
@@ -29,6 +30,8 @@ const WELL_KNOWN: &str = ".well-known";
 pub(super) struct Folder {
     files: Inside,
     serve: ServeDir<DefaultServeDirFallback, Inside>,
+    /// Visitors cause these lines.
+    complaints: Seldom,
 }
 
 impl Folder {
@@ -36,7 +39,7 @@ impl Folder {
         let files = Inside { root: root.into() };
         // One range is worth serving; whoever asks for several gets the file.
         let serve = ServeDir::with_backend(&files.root, files.clone()).ignore_multi_range_requests(true);
-        Self { files, serve }
+        Self { files, serve, complaints: Seldom::default() }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -59,7 +62,10 @@ impl Folder {
             Ok(response) => told(response.map(|body| Shared(Mutex::new(body)).boxed())),
             Err(error) if is_absence(&error) => page(StatusCode::NOT_FOUND),
             Err(error) => {
-                tracing::warn!("a file of the site cannot be read: {error}");
+                let cause = error.to_string();
+                if let Some(more) = self.complaints.note(&cause) {
+                    tracing::warn!("a file of the site cannot be read: {}{more}", cause.escape_debug());
+                }
                 page(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }

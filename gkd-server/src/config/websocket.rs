@@ -31,14 +31,14 @@ impl Judge<'_> {
 /// A path as a request has it, so that it can be compared as it stands: the characters are those of RFC 3986 §3.3.
 fn parse_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
-        return Err(format!("\"{text}\" is no path: begin it with a slash, \"/{text}\""));
+        return Err(format!("{text:?} is no path: begin it with a slash, {:?}", format!("/{text}")));
     }
     if text.len() > MAX_PATH {
         return Err(format!("the path has {} bytes, more than a link may have: shorten it", text.len()));
     }
     let known = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@%/".contains(c);
     match text.chars().find(|c| !known(*c)) {
-        Some(c) => Err(format!("the path \"{text}\" has a wrong character, {c:?}: write it as %XX")),
+        Some(c) => Err(format!("the path {text:?} has a wrong character, {c:?}: write it as %XX")),
         None => Ok(text.to_owned()),
     }
 }

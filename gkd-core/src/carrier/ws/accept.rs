@@ -30,6 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Notify;
 
 use super::connect::taken_over;
+use super::watched::Watched;
 use super::{KEY_LEN, MAX_HEAD, NAME, VERSION, accept_of, asks_for_upgrade, has_token, only};
 use crate::carrier::{CarrierError, Wire};
 
@@ -37,8 +38,13 @@ use crate::carrier::{CarrierError, Wire};
 /// proxy in front keeps those that it does not use for 60 s as a rule, and should be the one to close them.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
+/// How long nothing may move on a visitor's connection, whoever is waited for: longer than what is above, and than a site
+/// may take for an answer. A visitor who does not read what it asked for would be waited for as long as it likes.
+const STILL: Duration = Duration::from_secs(90);
+
 /// Answers requests that are no tunnels: a site, for whoever looks at the port with a browser. The address is the
-/// visitor's, or that of the proxy in front.
+/// visitor's, or that of the proxy in front. A visitor on whose connection nothing moves for 90 s is not waited for, so
+/// an answer has to begin and go on sooner.
 pub type SiteService = Arc<dyn Fn(Request<Incoming>, SocketAddr) -> BoxFuture<'static, Page> + Send + Sync>;
 
 /// What a site answers.
@@ -105,7 +111,7 @@ enum Verdict {
 }
 
 /// Serves a connection that speaks HTTP, until it ends or becomes a WebSocket. Tells with `visited` when it asks for
-/// something else than a tunnel; heads are as long as they like to take until then, which is the caller's to bound.
+/// something else than a tunnel; until then heads may come slowly, which is the caller's to bound.
 ///
 /// # Errors
 /// What the client does wrong, and whatever may befall a connection.
@@ -122,13 +128,19 @@ pub(crate) async fn serve(
     };
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(MAX_HEAD);
-    let connection = builder.serve_connection(TokioIo::new(wire), service).with_upgrades();
-    connection.await.map_err(|error| CarrierError::Io(io::Error::other(error)))?;
+    let watched = Watched::new(wire);
+    let movement = watched.movement();
+    let connection = builder.serve_connection(TokioIo::new(watched), service).with_upgrades();
+    tokio::select! {
+        biased;
+        served = connection => served.map_err(|error| CarrierError::Io(io::Error::other(error)))?,
+        () = movement.ceased(STILL) => return Err(CarrierError::Io(io::ErrorKind::TimedOut.into())),
+    }
     let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
     match asked {
         Some(upgrade) => {
             let upgraded = upgrade.await.map_err(|error| CarrierError::Io(io::Error::other(error)))?;
-            taken_over(upgraded, Side::Server).map(Some)
+            taken_over::<Watched>(upgraded, Side::Server).map(Some)
         }
         None => Ok(None),
     }

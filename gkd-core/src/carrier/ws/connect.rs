@@ -1,6 +1,7 @@
 //! The client's handshake (RFC 6455 §4.1): asks a web server for a WebSocket, and takes nothing else for one.
 
 use std::error::Error;
+use std::io;
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use hyper::header::{
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{MAX_HEAD, NAME, Pin, Stream, VERSION, accept_of, asks_for_upgrade, new_key, only, outer};
 use crate::carrier::error::server_at;
@@ -121,15 +123,18 @@ pub(super) async fn upgrade(
         Either::Left((upgraded, _)) => upgraded?,
         Either::Right((_, exchange)) => exchange.await?,
     };
-    taken_over(upgraded, Side::Client)
+    taken_over::<Wire>(upgraded, Side::Client)
 }
 
 /// The connection as a WebSocket, with what was read behind the handshake.
-pub(super) fn taken_over(upgraded: Upgraded, side: Side) -> Result<Wire, CarrierError> {
-    let parts = upgraded.downcast::<TokioIo<Wire>>().map_err(|_| {
-        CarrierError::Io(std::io::Error::other("the HTTP library gives another connection back"))
-    })?;
-    let mut wire = parts.io.into_inner();
+pub(super) fn taken_over<I>(upgraded: Upgraded, side: Side) -> Result<Wire, CarrierError>
+where
+    I: AsyncRead + AsyncWrite + Into<Wire> + Unpin + 'static,
+{
+    let parts = upgraded
+        .downcast::<TokioIo<I>>()
+        .map_err(|_| CarrierError::Io(io::Error::other("the HTTP library gives another connection back")))?;
+    let mut wire: Wire = parts.io.into_inner().into();
     wire.put_back(parts.read_buf);
     Ok(Wire::websocket(Stream::new(wire, side)))
 }
@@ -160,16 +165,18 @@ fn check(response: &Response<Incoming>, key: &str, path: &str, server: &str) -> 
 }
 
 fn in_words(error: &hyper::Error, server: &str) -> CarrierError {
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+    let below = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    // One that speaks TLS may leave out to say that it ends.
+    let is_cut = below.is_some_and(|below| below.kind() == io::ErrorKind::UnexpectedEof);
+    if is_cut || error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         let cause = "it closed the connection without an answer".to_owned();
         return CarrierError::NotHttp { server: server.to_owned(), cause };
     }
     if error.is_parse() {
         return CarrierError::NotHttp { server: server.to_owned(), cause: error.to_string() };
     }
-    let below = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
     match below {
-        Some(below) => std::io::Error::new(below.kind(), below.to_string()).into(),
+        Some(below) => io::Error::new(below.kind(), below.to_string()).into(),
         None => CarrierError::NotHttp { server: server.to_owned(), cause: error.to_string() },
     }
 }

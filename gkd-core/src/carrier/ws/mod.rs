@@ -14,6 +14,7 @@ pub mod frame;
 mod outer;
 mod stream;
 mod utf8;
+mod watched;
 
 #[cfg(test)]
 mod tests;

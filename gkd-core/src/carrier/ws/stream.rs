@@ -142,7 +142,9 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { wire, writer, .. } = self.get_mut();
         writer.close(Some(code::NORMAL));
-        ready!(writer.poll_flush(wire, cx))?;
+        let flushed = writer.poll_flush(wire, cx);
+        writer.waits = flushed.is_pending();
+        ready!(flushed)?;
         match writer.side {
             Side::Client => Poll::Ready(Ok(())),
             Side::Server => match ready!(Pin::new(wire).poll_shutdown(cx)) {

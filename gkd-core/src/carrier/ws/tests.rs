@@ -148,7 +148,14 @@ async fn a_client_takes_nothing_but_a_websocket_for_one() {
         (RIGHT.replace("keep-alive, upgrade", "keep-alive") + "\r\n", "goes on with WebSocket".to_owned()),
         (format!("{RIGHT}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), "not asked for".to_owned()),
         (format!("{RIGHT}Sec-WebSocket-Protocol: chat\r\n\r\n"), "not asked for".to_owned()),
+        (
+            "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            format!("{at} answered 407 Proxy Authentication Required"),
+        ),
         ("SSH-2.0-OpenSSH_9.9\r\n".to_owned(), format!("{at} does not answer in HTTP")),
+        // Frames, or anything else, in front of the answer.
+        (format!("\u{2}\u{3}abc{RIGHT}\r\n"), format!("{at} does not answer in HTTP")),
+        (format!("abc\r\n{RIGHT}\r\n"), format!("{at} does not answer in HTTP")),
         (
             "".to_owned(),
             "does not answer in HTTP: check the link's host and port (it closed the connection".to_owned(),
@@ -461,6 +468,45 @@ async fn a_server_without_tls_is_called_so() {
     );
 }
 
+#[tokio::test]
+async fn a_web_server_that_is_killed_is_told_in_words_of_ours() {
+    /// How far it comes.
+    #[derive(Clone, Copy)]
+    enum Dies {
+        BeforeTheAnswer,
+        BehindIt,
+    }
+
+    for dies in [Dies::BeforeTheAnswer, Dies::BehindIt] {
+        let (certificate, key, pin) = certificate("a.example");
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+                .unwrap();
+        let (near, far) = duplex(PIPE);
+        tokio::spawn(async move {
+            let mut tls = TlsAcceptor::from(Arc::new(config)).accept(far).await.unwrap();
+            match dies {
+                Dies::BeforeTheAnswer => drop(tls.read(&mut [0; 4096]).await),
+                Dies::BehindIt => drop(take(Wire::brought(tls), WebSocketConfig::default()).await),
+            }
+        });
+        let target = Target { pin: Some(pin), ..target("a.example", "/") };
+        let connected = super::connect(Wire::brought(near), CarrierKind::Wss, &target).await;
+        let words = match (dies, connected) {
+            (Dies::BeforeTheAnswer, connected) => connected.unwrap_err().to_string(),
+            (Dies::BehindIt, connected) => {
+                connected.unwrap().read(&mut [0; 10]).await.unwrap_err().to_string()
+            }
+        };
+        assert!(words.contains("closed the connection") && !words.contains("://d"), "{words}");
+        assert!(!words.contains("close_notify"), "{words}");
+    }
+}
+
 #[test]
 fn a_pin_is_43_characters_of_base64url() {
     let pin = Pin([0xab; 32]);
@@ -481,6 +527,31 @@ async fn a_kept_connection_that_asks_for_nothing_is_closed_by_itself() {
     end.expect("it is kept for ever").unwrap();
     assert!(all.starts_with(b"HTTP/1.1 404"));
     server.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visitor_who_neither_reads_nor_sends_is_not_waited_for() {
+    use http_body_util::{BodyExt, Full};
+
+    let large: SiteService = Arc::new(|_, _| {
+        let page = Full::from(vec![b'x'; 10 * PIPE]).map_err(|never| match never {}).boxed();
+        Box::pin(std::future::ready(hyper::Response::new(page)))
+    });
+    let (mut near, far) = duplex(PIPE);
+    let visit = Arc::new(Visit { config: WebSocketConfig::default(), site: large });
+    let server = tokio::spawn(async move {
+        serve(Wire::brought(far), nobody(), &visit, &Arc::new(Notify::new())).await.map(drop)
+    });
+    near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // Slowly is well, as long as something moves.
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(80)).await;
+        near.read_exact(&mut [0; 1000]).await.unwrap();
+        assert!(!server.is_finished());
+    }
+    let end = tokio::time::timeout(Duration::from_secs(3600), server).await;
+    let end = end.expect("it is waited for for ever").unwrap().unwrap_err();
+    assert!(matches!(&end, CarrierError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut), "{end}");
 }
 
 #[tokio::test]

@@ -77,6 +77,7 @@ async fn the_web_server_sees_the_visitors_request_and_who_it_is() {
             "/a/b?c=d%20e",
             "Cookie: x=y\r\nX-Forwarded-For: 203.0.113.9\r\nX-FORWARDED-PROTO: https\r\nX-Forwarded-Host: forged\r\n\
              X-Forwarded-Port: 1\r\nForwarded: for=203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\nProxy: http://forged\r\n\
+             X_Forwarded_For: 203.0.113.9\r\nX-Forwarded_Host: forged\r\nX_Real_IP: 203.0.113.9\r\n\
              Connection: x-mine\r\nX-Mine: 1\r\nTE: trailers\r\nKeep-Alive: timeout=5\r\nProxy-Authorization: Basic x\r\n\
              Upgrade: h2c\r\n",
         )

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -168,6 +170,37 @@ async fn a_broken_rule_is_told_with_its_code_behind_what_came_before() {
         assert_eq!((error.kind(), violation), (io::ErrorKind::InvalidData, Some(&Violation::Text)));
         assert_eq!(frames(&mut far, 1).await, [(8, 1003_u16.to_be_bytes().to_vec())]);
         assert!(near.write_all(b"more").await.is_err());
+    }
+}
+
+/// Each on a connection of its own, as a client might send it.
+#[tokio::test]
+async fn every_bad_frame_is_answered_with_its_close_code() {
+    let masked = |head: &[u8], payload: &[u8]| [head, &[0; 4], payload].concat();
+    for (wire, code) in [
+        (vec![0x82, 0x03, 1, 2, 3], 1002),
+        (masked(&[0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 1], &[]), 1009),
+        (masked(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], &[]), 1002),
+        (masked(&[0x82, 0xfe, 0, 3], b"abc"), 1002),
+        (masked(&[0xc2, 0x80], &[]), 1002),
+        (masked(&[0x83, 0x80], &[]), 1002),
+        (masked(&[0x8b, 0x80], &[]), 1002),
+        (masked(&[0x80, 0x80], &[]), 1002),
+        (masked(&[0x09, 0x80], &[]), 1002),
+        (masked(&[0x89, 0xfe, 0, 126], &[0; 126]), 1002),
+        (masked(&[0x81, 0x80], &[]), 1003),
+        (masked(&[0x88, 0x81], b"x"), 1002),
+        (masked(&[0x88, 0x82], &1005_u16.to_be_bytes()), 1002),
+        (masked(&[0x88, 0x82], &999_u16.to_be_bytes()), 1002),
+        (masked(&[0x88, 0x83], &[0x03, 0xe8, 0xff]), 1007),
+    ] {
+        let (mut near, mut far) = alone(Side::Server);
+        far.write_all(&wire).await.unwrap();
+        let error = near.read(&mut [0; 10]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{wire:x?}");
+        let told = frames(&mut far, 1).await;
+        assert_eq!(told, [(8, u16::to_be_bytes(code).to_vec())], "{wire:x?}: {error}");
+        assert!(near.write(b"more").await.is_err() && near.read(&mut [0; 10]).await.is_err(), "{wire:x?}");
     }
 }
 
@@ -366,4 +399,35 @@ async fn both_ends_close_in_good_order() {
         far.shutdown().await.unwrap();
     };
     tokio::join!(client, server);
+}
+
+/// A reader that finds something to answer must not take away the waker of a shutdown that waits.
+#[tokio::test]
+async fn a_shutdown_that_waits_is_woken_beside_a_reader() {
+    let (near, mut far) = duplex(64);
+    let mut stream = Stream::new(Wire::brought(near), Side::Client);
+    stream.write_all(&bytes(1000)).await.unwrap();
+    let (waits, woken) = noting_waker();
+    let mut cx = Context::from_waker(&waits);
+    assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_pending());
+    far.write_all(&frame(Side::Client, Opcode::Ping, b"x")).await.unwrap();
+    let mut noop = Context::from_waker(std::task::Waker::noop());
+    let mut to = [0; 10];
+    assert!(Pin::new(&mut stream).poll_read(&mut noop, &mut ReadBuf::new(&mut to)).is_pending());
+    far.read_exact(&mut [0; 32]).await.unwrap();
+    assert!(woken.load(Ordering::Relaxed), "the shutdown waits for ever");
+}
+
+/// A waker that notes that it was used.
+fn noting_waker() -> (std::task::Waker, Arc<AtomicBool>) {
+    struct Noting(Arc<AtomicBool>);
+
+    impl std::task::Wake for Noting {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    let woken = Arc::new(AtomicBool::new(false));
+    (Arc::new(Noting(woken.clone())).into(), woken)
 }
