@@ -268,9 +268,8 @@ mod tests {
         }
         assert_eq!(ws.heard(), 100);
         let read = async {
-            let mut all = Vec::new();
             // A message with its head and mask, a pong and a close with theirs.
-            all.resize(8 + 3 + MAX_READ + 7 + 8, 0);
+            let mut all = vec![0; 8 + 3 + MAX_READ + 7 + 8];
             far.read_exact(&mut all).await.unwrap();
             all
         };
