@@ -223,7 +223,7 @@ fn a_message_of_any_length_goes_on_as_it_comes() {
     assert_eq!(rest, b"\x88\0");
     if let (Some(before), Some(after)) = (before, client.memory()) {
         let more = after.most.saturating_sub(before.now) >> 20;
-        println!("{more} MiB more for a message of {} MiB", FRAGMENTS * FRAGMENT >> 20);
+        println!("{more} MiB more for a message of {} MiB", (FRAGMENTS * FRAGMENT) >> 20);
         // What a session may have on its way, not the message.
         assert!(more < 64, "{more} MiB");
     }

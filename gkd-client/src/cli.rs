@@ -83,7 +83,7 @@ pub(crate) struct Reach {
     /// Read links from here, one a line
     #[arg(long, value_name = "FILE")]
     pub(crate) link_file: Option<String>,
-    /// Reach the server through an HTTP proxy, http://[USER:PASSWORD@]HOST:PORT, or through the one that the environment
+    /// Reach the server through an HTTP proxy, `http://[USER:PASSWORD@]HOST:PORT`, or through the one that the environment
     /// names in https_proxy or all_proxy, and no_proxy does not rule out
     #[arg(long, value_name = "URL|env")]
     pub(crate) via: Option<String>,
