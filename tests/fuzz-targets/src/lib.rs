@@ -16,6 +16,7 @@ mod programs;
 mod records;
 mod session;
 mod socks;
+mod websocket;
 mod words;
 
 pub use carrier::carrier;
@@ -26,13 +27,14 @@ pub use link::link;
 pub use records::records;
 pub use session::session;
 pub use socks::socks;
+pub use websocket::websocket;
 pub use words::words;
 
 /// A target: its name, which is that of its corpus and of its program in `fuzz/`, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("carrier", carrier),
     ("codec", codec),
     ("handshake", handshake),
@@ -41,5 +43,6 @@ pub const TARGETS: [Target; 9] = [
     ("records", records),
     ("session", session),
     ("socks", socks),
+    ("websocket", websocket),
     ("words", words),
 ];
