@@ -16,6 +16,7 @@
 //! | [`reverse`] | listeners that one end asks the other for |
 //! | [`policy`], [`rate`] | what each peer may do, and how fast |
 //! | [`relay`](mod@relay) | bytes between a socket and a connection |
+//! | [`service`] | HTTP services by name: the front, the choice of a target, the way to it |
 //! | [`site`] | what a visitor sees who comes with HTTP that is no tunnel |
 //! | [`measure`], [`content`] | sending, swallowing and echoing, so that the way can be measured |
 //! | [`program`] | what the programs have in common: log, signals, how they end |
@@ -44,6 +45,7 @@ pub mod reach;
 pub mod relay;
 pub mod reverse;
 pub mod rules;
+pub mod service;
 mod session;
 pub mod site;
 mod slots;
