@@ -13,7 +13,7 @@
 //! | Close so, and then nobody any more | what the program still sends has nowhere to go: it is read for two seconds at the most, then the stream is reset |
 //! | Close with another code | a reset |
 //! | an end without Close | a reset |
-//! | a frame that breaks the protocol; text that is no UTF-8; a frame above 16 MiB | a reset; the WebSocket gets Close with 1002, 1007, 1009 |
+//! | a frame that breaks the protocol; text that is no UTF-8 | a reset; the WebSocket gets Close with 1002, 1007 |
 //!
 //! | on the plain stream | on the WebSocket |
 //! |---|---|
@@ -31,9 +31,9 @@
 //! seconds, and then are gone.
 //!
 //! Either side stops the other: what one read gave waits in each direction, 64 KiB at the most, and while it does, nothing more is
-//! read. No message is put together: its bytes go on as they come, so it may have any length, and text that breaks off in the
-//! middle has gone on up to there. An idle mapping holds no buffer. A frame may have 16 MiB, which is no matter of memory
-//! but of sense: whoever sends more at a time does so in fragments.
+//! read. No message is put together: its bytes go on as they come, so it and each of its frames may have any length, as browsers
+//! and many libraries send a message in one; and text that breaks off in the middle has gone on up to there. An idle mapping
+//! holds no buffer.
 //!
 //! No extension is used, and so nothing is compressed. Of the subprotocols that a client names, the first is taken: what
 //! is behind, only the client knows.
@@ -63,8 +63,6 @@ mod ws_to_stream;
 use std::io;
 use std::time::Duration;
 
-use gkd_core::carrier::ws::frame::FRAME_MAX;
-
 use crate::destination::DestinationError;
 use crate::dial::DialFailure;
 
@@ -75,9 +73,6 @@ pub use stream_to_ws::StreamToWs;
 pub use tokio_rustls::rustls::ClientConfig;
 pub use url::{WsUrl, WsUrlError};
 pub use ws_to_stream::WsToStream;
-
-/// The longest frame that is taken, in bytes. A message may have any number of them.
-pub const MAX_FRAME: u64 = FRAME_MAX;
 
 /// After how much silence a ping is sent: the shortest time-outs of usual proxies are a minute.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
@@ -158,9 +153,6 @@ pub enum WsError {
     /// The other end sent text that is no UTF-8; it was told so with Close 1007.
     #[error("the other end sent text that is no UTF-8: it has to send such bytes as binary messages")]
     BadText,
-    /// The other end sent too long a frame; it was told so with Close 1009.
-    #[error("the other end sent a frame above {MAX_FRAME} bytes: it has to send its messages in fragments")]
-    TooLong,
     /// The other end sent a Close that does not say that all is well.
     #[error("the other end closed the WebSocket with {code}{}", quoted(reason))]
     Closed {

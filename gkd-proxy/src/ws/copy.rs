@@ -188,7 +188,7 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
     async fn fail(&mut self, error: &WsError) {
         self.plain.reset();
         let close = match (error, self.ws.end()) {
-            (WsError::Protocol(_) | WsError::BadText | WsError::TooLong, Some(End::Broken(violation))) => {
+            (WsError::Protocol(_) | WsError::BadText, Some(End::Broken(violation))) => {
                 ControlPayload::of_close_because(violation.code(), reason(error))
             }
             (WsError::NotText, _) => ControlPayload::of_close_because(code::NOT_UTF8, reason(error)),
@@ -440,7 +440,6 @@ impl From<Violation> for WsError {
     fn from(violation: Violation) -> Self {
         match violation {
             Violation::NotUtf8 => Self::BadText,
-            Violation::TooBig(_) => Self::TooLong,
             other => Self::Protocol(other.to_string()),
         }
     }
@@ -452,7 +451,6 @@ fn reason(error: &WsError) -> &'static str {
         WsError::Protocol(_) => "a frame breaks the protocol",
         WsError::BadText => "text that is no UTF-8",
         WsError::NotText => "the plain stream is no UTF-8",
-        WsError::TooLong => "a frame above 16 MiB",
         _ => "the plain stream was reset",
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use gkd_core::buffers;
 use gkd_core::carrier::ws::frame::{
-    ControlPayload, Decoder, End, HEAD_MAX, Head, Opcode, copy_masked, random_mask,
+    ControlPayload, Decoder, End, HEAD_MAX, Head, LENGTH_MAX, Opcode, copy_masked, random_mask,
 };
 use gkd_core::proto::id::Side as Role;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -105,7 +105,8 @@ impl<S: Side> WebSocket<S> {
         Self {
             io,
             role,
-            decoder: Decoder::taking_text(other),
+            // As no frame is held, one may be as long as it likes.
+            decoder: Decoder::taking_text(other).with_frame_max(LENGTH_MAX),
             ahead: BytesMut::from(ahead),
             size: ReadSize::LEAST,
             heard: 0,

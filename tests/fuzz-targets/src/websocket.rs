@@ -2,7 +2,7 @@
 //! frame, says what is told of it: the same payload, the same end, at the same place, however the bytes come in pieces. Of
 //! text that is no UTF-8 what was told before is the beginning of what the frame held.
 
-use gkd_core::carrier::ws::frame::{Decoder, End, FRAME_MAX};
+use gkd_core::carrier::ws::frame::{Decoder, End, FRAME_MAX, LENGTH_MAX};
 use gkd_core::proto::id::Side;
 
 use crate::input::Input;
@@ -17,17 +17,22 @@ enum Outcome {
     Broken(u16),
 }
 
-/// The first byte chooses who sends and whether text is taken, the second how the bytes come in pieces; the rest is
-/// what comes.
+/// The first byte chooses who sends, whether text is taken and whether frames may have any length, the second how the
+/// bytes come in pieces; the rest is what comes.
 pub fn websocket(data: &[u8]) {
     let mut input = Input::new(data);
     let (manner, pieces) = (input.byte(), usize::from(input.byte()));
     let from = if manner & 1 == 0 { Side::Client } else { Side::Server };
-    let takes_text = manner & 2 != 0;
+    let rules = Rules {
+        from,
+        takes_text: manner & 2 != 0,
+        frame_max: if manner & 4 == 0 { FRAME_MAX } else { LENGTH_MAX },
+    };
     let came = data.get(2..).unwrap_or_default();
-    let (expected, outcome) = read(came, from, takes_text);
+    let (expected, outcome) = read(came, &rules);
     for size in [came.len().max(1), 1, pieces.max(1)] {
-        let mut decoder = if takes_text { Decoder::taking_text(from) } else { Decoder::new(from) };
+        let decoder = if rules.takes_text { Decoder::taking_text(from) } else { Decoder::new(from) };
+        let mut decoder = decoder.with_frame_max(rules.frame_max);
         let mut told = Vec::new();
         for piece in came.chunks(size) {
             let mut piece = piece.to_vec();
@@ -51,13 +56,20 @@ pub fn websocket(data: &[u8]) {
     }
 }
 
+/// What a frame may be.
+struct Rules {
+    from: Side,
+    takes_text: bool,
+    frame_max: u64,
+}
+
 /// The payload of data frames, and the outcome.
-fn read(mut bytes: &[u8], from: Side, takes_text: bool) -> (Vec<u8>, Outcome) {
+fn read(mut bytes: &[u8], rules: &Rules) -> (Vec<u8>, Outcome) {
     let mut payload = Vec::new();
     // Of the message that was begun: whether it is text, and where its payload begins.
     let mut message: Option<(bool, usize)> = None;
     while !bytes.is_empty() {
-        let frame = match Frame::read(bytes, from, message.is_some(), takes_text) {
+        let frame = match Frame::read(bytes, rules, message.is_some()) {
             Ok(Some(frame)) => frame,
             Ok(None) => return (payload, Outcome::Open(false)),
             Err(code) => return (payload, Outcome::Broken(code)),
@@ -96,7 +108,7 @@ struct Frame {
 
 impl Frame {
     /// None while the header is not whole; else the code of what is wrong, as early as it can be told.
-    fn read(bytes: &[u8], from: Side, within: bool, takes_text: bool) -> Result<Option<Self>, u16> {
+    fn read(bytes: &[u8], rules: &Rules, within: bool) -> Result<Option<Self>, u16> {
         let &[first, second, ..] = bytes else { return Ok(None) };
         let (fin, opcode, control) = (first & 0x80 != 0, first & 15, first & 8 != 0);
         let comes = match opcode {
@@ -108,11 +120,11 @@ impl Frame {
         if first & 0x70 != 0 || !comes {
             return Err(1002);
         }
-        if opcode == 1 && !takes_text {
+        if opcode == 1 && !rules.takes_text {
             return Err(1003);
         }
         let (masked, short) = (second & 0x80 != 0, second & 127);
-        if masked != (from == Side::Client) || (control && short > 125) {
+        if masked != (rules.from == Side::Client) || (control && short > 125) {
             return Err(1002);
         }
         let extended = [0, 2, 8][usize::from(short.saturating_sub(125))];
@@ -127,7 +139,7 @@ impl Frame {
             126 | 127 => long,
             short => u64::from(short),
         };
-        if len > FRAME_MAX {
+        if len > rules.frame_max {
             return Err(1009);
         }
         let mask = if masked { bytes[head - 4..head].try_into().unwrap_or_default() } else { [0; 4] };

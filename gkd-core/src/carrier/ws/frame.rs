@@ -25,9 +25,12 @@ pub const HEAD_MAX: usize = 14;
 /// The most that a control frame carries: §5.5.
 pub const CONTROL_MAX: usize = 125;
 
-/// The most that one data frame may carry which is taken. The carrier sends a 60th of that in one; a proxy that frames anew may
+/// The most that one data frame of a carrier may carry. The carrier sends a 60th of that in one; a proxy that frames anew may
 /// send more. Nothing is allocated by it; a length beyond all sense is told at once, not waited for.
 pub const FRAME_MAX: u64 = 16 * 1024 * 1024;
+
+/// The most that one data frame can carry: 63 bits, §5.2.
+pub const LENGTH_MAX: u64 = i64::MAX as u64;
 
 /// What a frame is masked with; zero bytes change nothing.
 pub type Mask = [u8; 4];
@@ -106,8 +109,13 @@ pub enum Violation {
     #[error("a frame's length is not written as it has to be")]
     Length,
     /// More than this end takes.
-    #[error("a frame has {0} bytes, more than the {FRAME_MAX} that are taken")]
-    TooBig(u64),
+    #[error("a frame has {len} bytes, more than the {most} that are taken")]
+    TooBig {
+        /// What the frame says.
+        len: u64,
+        /// What is taken.
+        most: u64,
+    },
     /// §5.4: no message is to be continued.
     #[error("a message is continued that was not begun")]
     NotBegun,
@@ -134,7 +142,7 @@ impl Violation {
         match self {
             Self::Text => code::UNSUPPORTED,
             Self::CloseReason | Self::NotUtf8 => code::NOT_UTF8,
-            Self::TooBig(_) => code::TOO_BIG,
+            Self::TooBig { .. } => code::TOO_BIG,
             _ => code::PROTOCOL,
         }
     }
@@ -195,6 +203,8 @@ pub struct Decoder {
     /// A message was begun and has not ended.
     within: bool,
     takes_text: bool,
+    /// The most that a data frame may carry.
+    frame_max: u64,
     /// Of the text message that was begun.
     text: Option<Utf8>,
     end: Option<End>,
@@ -214,13 +224,14 @@ impl State {
 }
 
 impl Decoder {
-    /// For the frames that `from` sends. A text message breaks a rule.
+    /// For the frames that `from` sends to a carrier. A text message breaks a rule, and so does a frame above [`FRAME_MAX`].
     pub fn new(from: Side) -> Self {
         Self {
             from,
             state: State::START,
             within: false,
             takes_text: false,
+            frame_max: FRAME_MAX,
             text: None,
             end: None,
             ping: None,
@@ -230,6 +241,13 @@ impl Decoder {
     /// The same that takes text messages, and tells their bytes as it tells those of binary ones.
     pub fn taking_text(from: Side) -> Self {
         Self { takes_text: true, ..Self::new(from) }
+    }
+
+    /// The same that takes frames of this length and no longer ones; nothing is allocated by it. Who hands bytes on as they
+    /// come can take [`LENGTH_MAX`]: many an end sends each message in one frame, however long it is.
+    #[must_use]
+    pub fn with_frame_max(self, most: u64) -> Self {
+        Self { frame_max: most, ..self }
     }
 
     /// Decodes what came, in place: the payload of data frames stands at the front of `bytes` then, and its length is
@@ -341,8 +359,8 @@ impl Decoder {
             self.control();
             return Ok(());
         }
-        if length > FRAME_MAX {
-            return Err(Violation::TooBig(length));
+        if length > self.frame_max {
+            return Err(Violation::TooBig { len: length, most: self.frame_max });
         }
         self.within = !fin;
         match opcode {
@@ -424,7 +442,7 @@ fn mask_len(second: u8) -> usize {
 
 fn long_length(bytes: [u8; 8]) -> Result<u64, Violation> {
     let length = u64::from_be_bytes(bytes);
-    let is_right = length > u64::from(u16::MAX) && length <= i64::MAX as u64;
+    let is_right = length > u64::from(u16::MAX) && length <= LENGTH_MAX;
     is_right.then_some(length).ok_or(Violation::Length)
 }
 

@@ -188,12 +188,33 @@ fn a_length_is_minimal_and_bounded() {
     for length in [0_u64, 125, 126, 65_535, 1 << 63, u64::MAX] {
         expect_violation(&with(&[&[0xff][..], &length.to_be_bytes()].concat()), Violation::Length);
     }
-    for length in [FRAME_MAX + 1, i64::MAX as u64] {
-        let wire = with(&[&[0xff][..], &length.to_be_bytes()].concat());
-        expect_violation(&wire, Violation::TooBig(length));
+    for len in [FRAME_MAX + 1, LENGTH_MAX] {
+        let wire = with(&[&[0xff][..], &len.to_be_bytes()].concat());
+        expect_violation(&wire, Violation::TooBig { len, most: FRAME_MAX });
     }
     let wire = [&[0x82, 0xff][..], &FRAME_MAX.to_be_bytes(), &[0; 4], b"payload"].concat();
     assert!(!expect(Side::Client, &wire, b"payload", None).is_between());
+}
+
+#[test]
+fn a_decoder_takes_frames_as_long_as_it_is_told() {
+    let with = |len: u64| [&[0x82, 0xff][..], &len.to_be_bytes(), &[0; 4], b"payload"].concat();
+    for most in [70_000, FRAME_MAX + 1, LENGTH_MAX - 1] {
+        let decoder = || Decoder::taking_text(Side::Client).with_frame_max(most);
+        let (payload, mut begun) = decode_with(decoder(), &with(most), 5);
+        assert_eq!((&payload[..], begun.end(), begun.is_between()), (&b"payload"[..], None, false));
+        // It goes on with it.
+        assert_eq!((begun.decode(&mut [7; 9]), begun.end()), (9, None));
+        let len = most + 1;
+        let (payload, broken) = decode_with(decoder(), &with(len), 5);
+        let expected = End::Broken(Violation::TooBig { len, most });
+        assert_eq!((payload.len(), broken.end()), (0, Some(expected)));
+    }
+    // All that there is, and what is no length is still none.
+    let longest = || Decoder::new(Side::Client).with_frame_max(LENGTH_MAX);
+    assert_eq!(decode_with(longest(), &with(LENGTH_MAX), 1000).1.end(), None);
+    let broken = decode_with(longest(), &with(LENGTH_MAX + 1), 1000).1.end();
+    assert_eq!(broken, Some(End::Broken(Violation::Length)));
 }
 
 #[test]
@@ -310,7 +331,7 @@ fn each_violation_has_the_code_that_the_rfc_names() {
         (Violation::Text, 1003),
         (Violation::CloseReason, 1007),
         (Violation::NotUtf8, 1007),
-        (Violation::TooBig(1), 1009),
+        (Violation::TooBig { len: 1, most: 0 }, 1009),
     ] {
         assert_eq!(violation.code(), code, "{violation}");
     }
