@@ -249,7 +249,7 @@ mod tests {
 
     fn pair() -> (WebSocket<Own<DuplexStream>>, DuplexStream) {
         let (near, far) = duplex(1024);
-        (WebSocket::new(Own { stream: near, reset: |_| {} }, Role::Client, b""), far)
+        (WebSocket::new(Own::new(near, |_| {}), Role::Client, b""), far)
     }
 
     #[tokio::test]

@@ -78,8 +78,36 @@ macro_rules! as_its_field {
 
 /// A stream of whoever embeds this, and how it is reset.
 pub(super) struct Own<S> {
-    pub(super) stream: S,
-    pub(super) reset: fn(&S),
+    stream: S,
+    reset: fn(&S),
+    /// It waits for the other side: dropped now, it is reset, for its end would be taken for an answer.
+    waits: bool,
+}
+
+impl<S> Own<S> {
+    pub(super) fn new(stream: S, reset: fn(&S)) -> Self {
+        Self { stream, reset, waits: false }
+    }
+
+    /// The same that is reset this way.
+    pub(super) fn reset_by(mut self, reset: fn(&S)) -> Self {
+        self.reset = reset;
+        self
+    }
+
+    /// The same that waits for the other side, or no longer.
+    pub(super) fn waiting(mut self, waits: bool) -> Self {
+        self.waits = waits;
+        self
+    }
+}
+
+impl<S> Drop for Own<S> {
+    fn drop(&mut self) {
+        if self.waits {
+            (self.reset)(&self.stream);
+        }
+    }
 }
 
 as_its_field!([S: AsyncRead + AsyncWrite + Unpin] Own<S>, stream);

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::connect::{Connect, connect};
 use super::copy::{Copied, Copying};
-use super::side::{Own, Side, reset_known};
+use super::side::{Own, reset_known};
 use super::upgrade::is_token;
 use super::{WsConfig, WsError, WsUrl};
 use crate::destination::Target;
@@ -74,8 +74,8 @@ where
 
     fn between(io: S, far: Option<F>, url: impl fmt::Display) -> Self {
         Self {
-            io: Own { stream: io, reset: reset_known },
-            far: far.map(|stream| Own { stream, reset: reset_known }),
+            io: Own::new(io, reset_known).waiting(true),
+            far: far.map(|stream| Own::new(stream, reset_known)),
             url: url.to_string(),
             protocol: None,
             tls: None,
@@ -103,13 +103,13 @@ where
 
     /// The same that resets the plain stream so, now or for its coming drop.
     pub fn reset_by(mut self, reset: fn(&S)) -> Self {
-        self.io.reset = reset;
+        self.io = self.io.reset_by(reset);
         self
     }
 
     /// Opens the WebSocket, and carries bytes until both directions have ended.
     ///
-    /// Dropping the future resets both streams.
+    /// Dropping the future resets both streams; while the WebSocket is not open, the plain one alone.
     ///
     /// # Errors
     /// No WebSocket was opened, or it did not end in order; then the plain stream was reset.
@@ -132,13 +132,7 @@ where
             };
             timeout(config.handshake_timeout, ws).await.unwrap_or(Err(WsError::TimedOut))
         };
-        let opened = match opened.await {
-            Ok(opened) => opened,
-            Err(error) => {
-                io.reset();
-                return Err(error);
-            }
-        };
+        let (opened, io) = (opened.await?, io.waiting(false));
         let (messages, time) = (&config.messages, config.half_closed_for);
         match opened {
             Opened::Over(ws) => Copying::new(ws, io, Bytes::new(), messages, time).run().await,
@@ -158,5 +152,5 @@ pub(super) async fn dial(target: &Target) -> Result<Own<TcpStream>, WsError> {
     let anywhere: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
     let dialled = Dialer::new(Rules::allow(anywhere)).dial(target).await;
     let stream = dialled.map_err(|error| WsError::Dial(target.to_string().into(), error))?;
-    Ok(Own { stream, reset: reset_known })
+    Ok(Own::new(stream, reset_known))
 }

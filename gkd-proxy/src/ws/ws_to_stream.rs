@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::accept::{Accept, Refusal, accept};
 use super::copy::{Copied, Copying};
-use super::side::{Own, Side, reset_known};
+use super::side::{Own, reset_known};
 use super::stream_to_ws::dial;
 use super::{WsConfig, WsError};
 use crate::destination::Target;
@@ -41,15 +41,13 @@ pub struct WsToStream<S, F = TcpStream> {
     io: Own<S>,
     to: To<F>,
     accept: Accept,
-    /// How the plain stream is reset.
-    reset: fn(&F),
     config: WsConfig,
 }
 
 /// Where it leads.
 enum To<F> {
     Dial(String),
-    Over(F),
+    Over(Own<F>),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsToStream<S> {
@@ -67,12 +65,12 @@ where
 {
     /// Between the WebSocket client that speaks on `io` and the plain stream `far`, such as a connection of a tunnel.
     pub fn over(io: S, far: F) -> Self {
-        Self::between(io, To::Over(far))
+        Self::between(io, To::Over(Own::new(far, reset_known).waiting(true)))
     }
 
     fn between(io: S, to: To<F>) -> Self {
-        let io = Own { stream: io, reset: reset_known };
-        Self { io, to, accept: Accept::default(), reset: reset_known, config: WsConfig::default() }
+        let io = Own::new(io, reset_known);
+        Self { io, to, accept: Accept::default(), config: WsConfig::default() }
     }
 
     /// The same with another configuration.
@@ -89,30 +87,31 @@ where
 
     /// The same that resets the plain stream so, now or for its coming drop.
     pub fn reset_by(mut self, reset: fn(&F)) -> Self {
-        self.reset = reset;
+        self.to = match self.to {
+            To::Over(far) => To::Over(far.reset_by(reset)),
+            dial => dial,
+        };
         self
     }
 
     /// Answers the opening handshake, and carries bytes until both directions have ended.
     ///
     /// A plain server that is not reached is told to the client in the answer, with status 502 or 504. Dropping the future
-    /// resets both streams.
+    /// resets both streams; ahead of the answer, the plain one alone.
     ///
     /// # Errors
     /// No WebSocket was opened, or it did not end in order; then the plain stream was reset.
     pub async fn copy_bidirectional(self) -> Result<Copied, WsError> {
-        let Self { io, to, accept: taken, reset, config } = self;
+        let Self { io, to, accept: taken, config } = self;
         let overdue = async {
             sleep(config.handshake_timeout).await;
             WsError::TimedOut
         };
         let (messages, time) = (&config.messages, config.half_closed_for);
         match to {
-            To::Over(stream) => {
-                let plain = Own { stream, reset };
-                let accepted = accept(io, &taken, overdue, || async { Ok(()) }).await;
-                let (ws, ()) = accepted.inspect_err(|_| plain.reset())?;
-                Copying::new(ws, plain, Bytes::new(), messages, time).run().await
+            To::Over(plain) => {
+                let (ws, ()) = accept(io, &taken, overdue, || async { Ok(()) }).await?;
+                Copying::new(ws, plain.waiting(false), Bytes::new(), messages, time).run().await
             }
             To::Dial(address) => {
                 let target: Target = address.parse()?;

@@ -340,6 +340,53 @@ async fn a_dropped_mapping_resets_both() {
     assert!(mapped.reset.load(Ordering::Relaxed));
 }
 
+#[tokio::test]
+async fn a_mapping_that_is_dropped_or_fails_before_it_is_open_resets_the_plain_side() {
+    for role in ROLES {
+        for fails in [false, true] {
+            let (mut ours, theirs) = duplex(ROOM);
+            let (plain, io) = duplex(ROOM);
+            let reset = Arc::new(AtomicBool::new(false));
+            let noted = Noted { io, reset: reset.clone() };
+            let note = |noted: &Noted| noted.reset.store(true, Ordering::Relaxed);
+            let mapping = match role {
+                Role::Client => {
+                    tokio::spawn(WsToStream::over(theirs, noted).reset_by(note).copy_bidirectional())
+                }
+                Role::Server => tokio::spawn(
+                    StreamToWs::over(noted, theirs, "ws://a.example/").reset_by(note).copy_bidirectional(),
+                ),
+            };
+            match role {
+                Role::Client => ours.write_all(b"GET / HTTP/1.1\r\nHost: a").await.unwrap(),
+                Role::Server => _ = read_head(&mut ours).await,
+            }
+            assert!(!reset.load(Ordering::Relaxed));
+            if fails {
+                drop(ours);
+            } else {
+                mapping.abort();
+            }
+            assert!(timeout(LONG, mapping).await.unwrap().is_err_and(|gone| gone.is_cancelled()) != fails);
+            assert!(reset.load(Ordering::Relaxed), "{role:?}, {fails}");
+            drop(plain);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_without_a_pause_in_between_are_not_to_be_had() {
+    for every in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(999)] {
+        let mut mapped =
+            mapped(Role::Client, Messages { ping_every: Some(every), ..Messages::default() }).await;
+        let began = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(mapped.next().await, Some(Message::Ping("".into())));
+        }
+        assert!(began.elapsed() >= Duration::from_secs(9), "20 pings within {:?}", began.elapsed());
+    }
+}
+
 impl Mapped {
     /// Whether the WebSocket ends without a Close.
     async fn next_or_error(&mut self) -> bool {
