@@ -77,12 +77,15 @@ pub use ws_to_stream::WsToStream;
 /// After how much silence a ping is sent: the shortest time-outs of usual proxies are a minute.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 
+/// The least of that.
+const PING_LEAST: Duration = Duration::from_secs(1);
+
 /// What messages a mapping sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Messages {
     /// Whether text messages are sent, for programs that take no other. Default no: binary ones, which can hold all bytes.
     pub text: bool,
-    /// After how much silence a ping is sent; none for never. Default 30 s.
+    /// After how much silence a ping is sent, of a second at least; none for never. Default 30 s.
     pub ping_every: Option<Duration>,
 }
 

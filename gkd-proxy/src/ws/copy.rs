@@ -27,7 +27,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::frames::{ReadSize, WebSocket};
 use super::side::{Side, finish};
 use super::text::Cutter;
-use super::{Messages, WsError};
+use super::{Messages, PING_LEAST, WsError};
 
 /// How long a last Close may wait for its way out.
 const CLOSE_FOR: Duration = Duration::from_secs(2);
@@ -398,7 +398,7 @@ impl<'a, W: Side, P: Side> Copying<'a, W, P> {
         }
         let Some(every) = self.messages.ping_every.filter(|_| carries) else { return Poll::Pending };
         // A half of it, so that no silence is longer than the whole.
-        let ping = self.ping.get_or_insert_with(|| Silence::new(every / 2, moved));
+        let ping = self.ping.get_or_insert_with(|| Silence::new(every.max(PING_LEAST) / 2, moved));
         let mut pings = false;
         while ping.poll(cx, moved).is_ready() {
             pings = true;
