@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::upgrade::is_token;
+use super::url::foreign;
 use super::{Accept, Messages, PING_EVERY, WsUrl};
 
 /// The longest time between pings that makes sense, in seconds.
@@ -53,7 +54,7 @@ impl FromWs {
                 self.proxy_header = true;
                 true
             }
-            Some(("path", path)) if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) => {
+            Some(("path", path)) if is_path(path) => {
                 self.accept.path = Some(path.into());
                 true
             }
@@ -98,6 +99,11 @@ fn take_message_option(option: &str, messages: &mut Messages) -> bool {
 fn take_bool(value: &str, to: &mut bool) -> bool {
     *to = value == "1";
     matches!(value, "0" | "1")
+}
+
+/// A path as a request has it, without a query: one with it would be no request's.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && !path.contains(['?', '#']) && foreign(path).is_none()
 }
 
 /// A scheme and an authority, as a browser sends them: `null`, which many pages have, would let all of those in.

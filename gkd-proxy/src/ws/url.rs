@@ -30,6 +30,14 @@ pub enum WsUrlError {
     /// A fragment, which no WebSocket address may have.
     #[error("a WebSocket address has no fragment: leave out what begins with #, or write %23")]
     Fragment,
+    /// A host that cannot stand in a request.
+    #[error(
+        "the host \"{}\" cannot be asked for, as it holds {:?}: write its name as the DNS has it, such as \
+         xn--mnchen-3ya.example",
+        .0.escape_debug(),
+        .1
+    )]
+    HostCharacter(Box<str>, char),
     /// A path that cannot stand in a request.
     #[error("the path \"{}\" cannot be asked for: escape {:?} with %", .0.escape_debug(), .1)]
     PathCharacter(Box<str>, char),
@@ -68,9 +76,11 @@ impl<'a> Parts<'a> {
         if path.len() > MAX_PATH {
             return Err(WsUrlError::LongPath(path.len()));
         }
-        // What may stand in a request line; the rest of RFC 3986 is the server's affair.
-        if let Some(c) = path.chars().find(|c| !c.is_ascii_graphic() || "\"<>\\^`{|}".contains(*c)) {
+        if let Some(c) = foreign(path) {
             return Err(WsUrlError::PathCharacter(path.into(), c));
+        }
+        if let Some(c) = foreign(authority) {
+            return Err(WsUrlError::HostCharacter(authority.into(), c));
         }
         let path = if path.starts_with('/') { path.into() } else { format!("/{path}").into() };
         let (host, port) = match authority.rsplit_once(':') {
@@ -83,6 +93,11 @@ impl<'a> Parts<'a> {
     pub(crate) fn default_port(&self) -> u16 {
         default_port(self.secure)
     }
+}
+
+/// The first character that may not stand in a request; the rest of RFC 3986 is the server's affair.
+pub(super) fn foreign(words: &str) -> Option<char> {
+    words.chars().find(|c| !c.is_ascii_graphic() || "\"<>\\^`{|}".contains(*c))
 }
 
 fn default_port(secure: bool) -> u16 {
@@ -175,6 +190,9 @@ mod tests {
             ("ws://a/b c", E::PathCharacter("/b c".into(), ' ')),
             ("ws://a/b\r\nX: y", E::PathCharacter("/b\r\nX: y".into(), '\r')),
             ("ws://a/é", E::PathCharacter("/é".into(), 'é')),
+            ("ws://münchen.example/", E::HostCharacter("münchen.example".into(), 'ü')),
+            ("ws://a\r\nX:1/", E::HostCharacter("a\r\nX:1".into(), '\r')),
+            ("ws://<a>/", E::HostCharacter("<a>".into(), '<')),
             ("ws:///x", E::Target(DestinationError::EmptyName)),
             ("ws://a:0/", E::Target(DestinationError::PortZero)),
             ("ws://a:+1/", E::Target(DestinationError::NotHostPort("a:+1".into()))),
