@@ -256,7 +256,7 @@ fn a_destination_that_is_not_there_is_told_as_far_as_it_can_be() {
     let head = upgraded(&mut connect(strict), REQUEST);
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
     assert!(connect(no_ws).read(&mut [0]).is_err(), "a server that speaks no WebSocket is a reset");
-    first.wait_for_log("the opening handshake failed");
+    first.wait_for_log("the WebSocket server does not answer in HTTP: ");
 }
 
 #[test]

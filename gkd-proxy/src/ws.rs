@@ -132,15 +132,31 @@ pub enum WsError {
     /// A word that can be no subprotocol.
     #[error("\"{}\" is no subprotocol: write a word without spaces and commas", .0.escape_debug())]
     Subprotocol(Box<str>),
-    /// TLS failed, or the server's certificate is not trusted.
+    /// TLS failed.
     #[error("no TLS with the WebSocket server: {0}")]
     Tls(#[source] io::Error),
+    /// The server's certificate is not right.
+    #[error(
+        "the certificate of the WebSocket server is not valid for {host}: {cause}; check the address and this machine's \
+         clock, or add who vouches for it to the certificates that this machine trusts (SSL_CERT_FILE names others)"
+    )]
+    Certificate {
+        /// What it should be for.
+        host: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The opening handshake took too long.
     #[error("the opening handshake was not over in time")]
     TimedOut,
-    /// The opening handshake was no HTTP, or went beyond its bounds.
+    /// The client's opening handshake was no HTTP, or went beyond its bounds.
     #[error("the opening handshake failed: {0}")]
     Http(#[source] hyper::Error),
+    /// What the server says in the opening handshake is no HTTP, goes beyond its bounds, or breaks off.
+    #[error(
+        "the WebSocket server does not answer in HTTP: {0}; check host and port, and write wss:// where it speaks TLS"
+    )]
+    NotHttp(#[source] hyper::Error),
     /// The client went away without a request.
     #[error("the client went away without asking for a WebSocket")]
     NoRequest,

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gkd_core::carrier::ws::{accept_of, new_key};
@@ -13,6 +13,7 @@ use hyper::client::conn::http1;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -58,21 +59,47 @@ async fn secure<S: Side>(
     url: &WsUrl,
     config: Option<Arc<ClientConfig>>,
 ) -> Result<TlsStream<S>, WsError> {
-    let config = config.map_or_else(trusted, Ok)?;
+    let config = match config {
+        Some(config) => config,
+        None => trusted().await?,
+    };
     let name = match url.target().host() {
         Host::Ip(ip) => ServerName::IpAddress(IpAddr::to_owned(ip).into()),
         Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
             .map_err(|error| WsError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?,
     };
-    TlsConnector::from(config).connect(name, far).await.map_err(WsError::Tls)
+    TlsConnector::from(config).connect(name, far).await.map_err(|error| in_words(error, url))
+}
+
+/// A failure of TLS with its mend.
+fn in_words(error: io::Error, url: &WsUrl) -> WsError {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(cause)) => {
+            WsError::Certificate { host: url.target().host().to_string(), cause: cause.to_string() }
+        }
+        _ => {
+            let words = format!(
+                "{error}: check host and port of the address, and write ws:// where it speaks no TLS"
+            );
+            WsError::Tls(io::Error::new(error.kind(), words))
+        }
+    }
 }
 
 /// TLS with the certificates that this machine trusts. They are read once.
-fn trusted() -> Result<Arc<ClientConfig>, WsError> {
-    static TRUSTED: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = TRUSTED.get() {
-        return Ok(Arc::clone(config));
-    }
+async fn trusted() -> Result<Arc<ClientConfig>, WsError> {
+    static TRUSTED: OnceCell<Arc<ClientConfig>> = OnceCell::const_new();
+
+    let read = async || {
+        // Some hundred files, so not on a thread that others wait for.
+        let read = tokio::task::spawn_blocking(read_trusted).await;
+        read.unwrap_or_else(|error| Err(WsError::Tls(io::Error::other(error))))
+    };
+    TRUSTED.get_or_try_init(read).await.cloned()
+}
+
+fn read_trusted() -> Result<Arc<ClientConfig>, WsError> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
@@ -87,7 +114,7 @@ fn trusted() -> Result<Arc<ClientConfig>, WsError> {
         .map_err(|error| WsError::Tls(io::Error::other(error)))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Arc::clone(TRUSTED.get_or_init(|| Arc::new(config))))
+    Ok(Arc::new(config))
 }
 
 fn request(url: &WsUrl, protocol: Option<&str>, key: &str) -> Result<Request<Empty<Bytes>>, WsError> {
@@ -114,22 +141,22 @@ async fn exchange<S: Side>(
         .max_header_size(MAX_HEAD)
         .handshake(TokioIo::new(far))
         .await
-        .map_err(WsError::Http)?;
+        .map_err(WsError::NotHttp)?;
     let response = {
         let mut answer = std::pin::pin!(sender.send_request(request));
         let mut http = std::pin::pin!(poll_fn(|cx| http.poll_without_shutdown(cx)));
         tokio::select! {
             answer = &mut answer => {
-                let answer = answer.map_err(WsError::Http)?;
+                let answer = answer.map_err(WsError::NotHttp)?;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    http.await.map_err(WsError::Http)?;
+                    http.await.map_err(WsError::NotHttp)?;
                 }
                 answer
             }
             ended = &mut http => {
                 // It is over when the answer is there, or why there is none.
-                let answer = answer.await.map_err(WsError::Http)?;
-                ended.map_err(WsError::Http)?;
+                let answer = answer.await.map_err(WsError::NotHttp)?;
+                ended.map_err(WsError::NotHttp)?;
                 answer
             }
         }
