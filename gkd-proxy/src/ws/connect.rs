@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gkd_core::carrier::ws::{accept_of, new_key};
+use gkd_core::carrier::ws::{USER_AGENT, accept_of, new_key};
 use gkd_core::proto::id::Side as Role;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -122,6 +122,7 @@ fn request(url: &WsUrl, protocol: Option<&str>, key: &str) -> Result<Request<Emp
         .header(header::HOST, url.host_header())
         .header(header::UPGRADE, "websocket")
         .header(header::CONNECTION, "Upgrade")
+        .header(header::USER_AGENT, USER_AGENT)
         .header(header::SEC_WEBSOCKET_KEY, key)
         .header(header::SEC_WEBSOCKET_VERSION, VERSION);
     if let Some(protocol) = protocol {

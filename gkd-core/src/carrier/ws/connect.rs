@@ -19,7 +19,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{MAX_HEAD, NAME, Pin, Stream, VERSION, accept_of, asks_for_upgrade, new_key, only, outer};
+use super::{
+    MAX_HEAD, NAME, Pin, Stream, USER_AGENT, VERSION, accept_of, asks_for_upgrade, new_key, only, outer,
+};
 use crate::carrier::error::server_at;
 use crate::carrier::{CarrierError, CarrierKind, Wire};
 use crate::link::{Address, Host, WebHost};
@@ -104,6 +106,7 @@ pub(super) async fn upgrade(
         .header(HOST, target.authority(kind))
         .header(UPGRADE, NAME)
         .header(CONNECTION, "Upgrade")
+        .header(hyper::header::USER_AGENT, USER_AGENT)
         .header(SEC_WEBSOCKET_KEY, &key)
         .header(SEC_WEBSOCKET_VERSION, VERSION)
         .body(Empty::<Bytes>::new())

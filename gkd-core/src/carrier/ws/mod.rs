@@ -44,6 +44,11 @@ const VERSION: &str = "13";
 /// What the protocol is called in `Upgrade`.
 const NAME: &str = "websocket";
 
+/// What a client calls itself when it asks for a WebSocket. Content delivery networks answer requests without a
+/// `User-Agent` with 403, and those that name a browser which the rest of the request is not; this is what the names of all
+/// browsers begin with, and tells nothing of the program or the machine.
+pub const USER_AGENT: &str = "Mozilla/5.0";
+
 /// Bytes of a `Sec-WebSocket-Key`.
 const KEY_LEN: usize = 16;
 

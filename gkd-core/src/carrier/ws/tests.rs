@@ -81,6 +81,7 @@ async fn the_request_names_host_and_path_of_the_users_choice() {
             "upgrade: websocket",
             "connection: upgrade",
             "sec-websocket-version: 13",
+            "user-agent: mozilla/5.0",
         ] {
             assert_eq!(head.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {head}");
         }
