@@ -530,6 +530,26 @@ async fn a_kept_connection_that_asks_for_nothing_is_closed_by_itself() {
     server.await.unwrap();
 }
 
+/// Not its silences count, but the whole of it.
+#[tokio::test(start_paused = true)]
+async fn a_further_head_that_trickles_has_its_time_all_the_same() {
+    let (mut near, far) = duplex(PIPE);
+    let server = tokio::spawn(async move { take(Wire::brought(far), WebSocketConfig::default()).await });
+    near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let head = read_head(&mut near).await;
+    assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+    let mut taken = 0;
+    for byte in b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'y')).take(3600) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if near.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        taken += 1;
+    }
+    assert!((60..90).contains(&taken), "a byte a second, and {taken} were taken");
+    assert!(server.await.unwrap().is_err());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_visitor_who_neither_reads_nor_sends_is_not_waited_for() {
     use http_body_util::{BodyExt, Full};

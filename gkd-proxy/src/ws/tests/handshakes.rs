@@ -143,6 +143,82 @@ async fn a_plain_server_that_is_not_there_is_told_in_the_answer() {
     assert!(matches!(mapping.await.unwrap(), Err(WsError::Dial(..))));
 }
 
+/// Says this and then goes on, a byte a second; how many were taken.
+async fn trickle(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> u64 {
+    let mut taken = 0;
+    for byte in bytes.iter().chain(std::iter::repeat(&b'y')).take(3600) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if io.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        taken += 1;
+    }
+    taken
+}
+
+/// Not silences count, but the whole of a handshake. A socket takes a byte or two before it tells that it is closed.
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_trickles_has_its_time_all_the_same() {
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+
+    let limit = crate::ws::WsConfig::default().handshake_timeout.as_secs();
+    let of_request = b"GET / HTTP/1.1\r\nHost: a.example\r\nX: ";
+    let (mut client, server) = duplex(4096);
+    let mapping = tokio::spawn(WsToStream::over(server, duplex(1).0).copy_bidirectional());
+    assert!((limit - 1..=limit).contains(&trickle(&mut client, of_request).await));
+    assert!(matches!(mapping.await.unwrap(), Err(WsError::TimedOut)));
+
+    let config = ListenConfig::default();
+    let (listening, mut far) = listening("ws://0:a.example:1", &config).await;
+    let taken = trickle(&mut program(&listening).await, of_request).await;
+    assert!(taken <= config.handshake_timeout.as_secs() + 2, "{taken} bytes were taken");
+    assert!(far.try_recv().is_err());
+
+    let none = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let none = Arc::new(none);
+    // A record of TLS, and a head.
+    for (scheme, said) in
+        [("wss", &b"\x16\x03\x03\x20\x00\x02\x00\x10\x00"[..]), ("ws", b"HTTP/1.1 101 S\r\nX: ")]
+    {
+        let (near, mut far) = duplex(4096);
+        let (mut program, plain) = duplex(4096);
+        let mapping = StreamToWs::over(plain, near, format!("{scheme}://a.example/")).tls(none.clone());
+        let mapping = tokio::spawn(mapping.copy_bidirectional());
+        assert!((limit - 1..=limit).contains(&trickle(&mut far, said).await), "{scheme}");
+        assert!(matches!(mapping.await.unwrap(), Err(WsError::TimedOut)), "{scheme}");
+        assert_eq!(program.read(&mut [0]).await.unwrap(), 0);
+    }
+}
+
+/// What a server is asked, as it stands on the wire.
+#[tokio::test]
+async fn the_request_names_what_stands_in_the_address() {
+    let (near, mut far) = duplex(4096);
+    let mapping =
+        StreamToWs::over(duplex(1).0, near, "ws://A.example:8081//x/../y?z=%20&a").subprotocol("mqtt");
+    let mapping = tokio::spawn(mapping.copy_bidirectional());
+    let head = timeout(LONG, read_head(&mut far)).await.unwrap();
+    assert!(head.starts_with("GET //x/../y?z=%20&a HTTP/1.1\r\n"), "{head}");
+    let head = head.to_lowercase();
+    for line in [
+        "host: a.example:8081",
+        "upgrade: websocket",
+        "connection: upgrade",
+        "user-agent: mozilla/5.0",
+        "sec-websocket-version: 13",
+        "sec-websocket-protocol: mqtt",
+    ] {
+        assert_eq!(head.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {head}");
+    }
+    assert!(!head.contains("gkd") && !head.contains("extensions"), "{head}");
+    drop(far);
+    assert!(matches!(timeout(LONG, mapping).await.unwrap().unwrap(), Err(WsError::NotHttp(_))));
+}
+
 /// A server that answers any request with these bytes; ACCEPT stands for the right key.
 async fn answers(answer: &str, protocol: Option<&str>) -> (Result<crate::ws::Copied, WsError>, DuplexStream) {
     let (near, far) = duplex(4096);
