@@ -69,7 +69,8 @@ async fn cutting(to: At, after: usize) -> (At, tokio::task::JoinHandle<usize>) {
 async fn try_handshake(at: At, key: &SecretKey) -> bool {
     let hello = hello(new_session_id(), 0, false);
     let (session, tunnel) = (hello.session, hello.tunnel);
-    let dial = Dial { kind: at.kind, key, server: Some(at.key), session, tunnel, web: None };
+    let web = at.web();
+    let dial = Dial { kind: at.kind, key, server: Some(at.key), session, tunnel, web: Some(&web) };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let Ok(mut carrier) = carrier::connect(at.dial().await, &dial, deadline).await else { return false };
     let mut buf = BytesMut::new();

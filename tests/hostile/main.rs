@@ -21,6 +21,7 @@ mod offered;
 mod origins;
 mod peer;
 mod silence;
+mod websocket;
 
 #[allow(dead_code, reason = "shared with the tests of gkd-core; not all of it is of use here")]
 #[path = "../../gkd-core/tests/it/support.rs"]

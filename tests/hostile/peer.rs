@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use gkd_core::carrier::{self, Carrier, CarrierKind, Dial};
+use gkd_core::carrier::{self, Carrier, CarrierKind, Dial, ws};
 use gkd_core::identity::{PublicKey, SecretKey, new_session_id};
 use gkd_core::link::Link;
 use gkd_core::{Client, Connection, Server};
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::{content, read_all, spawn_echo, within};
 
 /// The carriers that a server takes.
-pub(crate) const KINDS: [CarrierKind; 2] = [CarrierKind::Plain, CarrierKind::Tls];
+pub(crate) const KINDS: [CarrierKind; 3] = [CarrierKind::Plain, CarrierKind::Tls, CarrierKind::Ws];
 
 /// The largest number that a packet can hold.
 pub(crate) const MOST: u64 = (1 << 62) - 1;
@@ -54,9 +54,16 @@ impl At {
         session: SessionId,
         tunnel: TunnelId,
     ) -> Carrier {
-        let dial = Dial { kind: self.kind, key, server: Some(self.key), session, tunnel, web: None };
+        let web = self.web();
+        let dial = Dial { kind: self.kind, key, server: Some(self.key), session, tunnel, web: Some(&web) };
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         carrier::connect(tcp, &dial, deadline).await.unwrap()
+    }
+
+    /// Which WebSocket is asked for, where it is spoken to in one.
+    pub(crate) fn web(&self) -> ws::Target {
+        let address = self.address.to_string().parse().unwrap();
+        ws::Target::new(&address, self.address.port(), &ws::Options::default())
     }
 
     pub(crate) async fn dial(&self) -> TcpStream {
