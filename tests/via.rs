@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use gkd_tests::{Program, Serving, Setup, binaries, free_port, run, wait_for_port, web};
 
@@ -102,18 +103,45 @@ fn a_client_reaches_its_server_through_a_proxy() {
 fn a_password_that_the_proxy_does_not_take_is_told_at_once() {
     let behind = Behind::new();
     let link = behind.server.link.as_str();
+    let over_ws = link.replacen("gkd://", "gkd+ws://", 1);
     let listener = format!("mixed://127.0.0.1:{}", free_port());
     for (password, part) in
         [("", "asks for a user and a password"), ("me:wrong@", "refuses the user or the password")]
     {
         let via = behind.url(password);
-        for args in [&[link, "-L", &listener, "--via", &via][..], &["check", link, "--via", &via]] {
+        for args in [
+            &[link, "-L", &listener, "--via", &via][..],
+            &[&over_ws, "-L", &listener, "--via", &via],
+            &["check", link, "--via", &via],
+        ] {
             let (status, told) = ended(&[], args);
             assert_eq!(status, Some(77), "{told}");
             let last = told.lines().last().unwrap();
             assert!(last.starts_with("gkd-client: the proxy at 127.0.0.1:") && last.contains(part), "{told}");
             assert!(!told.contains("wrong"), "{told}");
         }
+    }
+}
+
+#[test]
+fn what_is_no_proxy_is_told_whatever_the_tunnels_run_over() {
+    let link = Serving::with(&[]).link.clone();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for program in listener.incoming() {
+            let mut program = program.unwrap();
+            if program.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {
+                program.write_all(b"SSH-2.0-OpenSSH_9.9\r\n\x1b[31m").unwrap();
+            }
+        }
+    });
+    let via = format!("http://127.0.0.1:{port}");
+    for link in [link.clone(), link.replacen("gkd://", "gkd+ws://", 1)] {
+        let (status, told) = ended(&[], &["check", &link, "--via", &via]);
+        assert_eq!(status, Some(69), "{told}");
+        assert!(told.contains(&format!("127.0.0.1:{port} is no HTTP proxy")), "{told}");
+        assert!(!told.contains('\x1b'), "{told:?}");
     }
 }
 
