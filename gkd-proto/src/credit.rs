@@ -99,6 +99,13 @@ pub struct ReceiveWindow {
     consumed: u64,
     window: u64,
     initial: u64,
+    /// Made when there is something to measure, for most connections carry little.
+    pace: Option<Box<Pace>>,
+}
+
+/// How fast is read.
+#[derive(Clone, Copy, Debug, Default, Hash)]
+struct Pace {
     /// Where the window that is being measured began.
     mark: Option<(Instant, u64)>,
     grown: Option<Instant>,
@@ -136,15 +143,7 @@ impl Rounds {
 impl ReceiveWindow {
     /// An account whose other end begins with `initial`.
     pub fn new(initial: u64) -> Self {
-        Self {
-            granted: initial,
-            consumed: 0,
-            window: initial,
-            initial,
-            mark: None,
-            grown: None,
-            rounds: Rounds::default(),
-        }
+        Self { granted: initial, consumed: 0, window: initial, initial, pace: None }
     }
 
     /// The total that the other end may charge.
@@ -171,15 +170,23 @@ impl ReceiveWindow {
     /// one was consumed in less than two round trips; and twice what was consumed in the last round trip, four times
     /// where that was twice as much as in the one before, for a sender in slow start goes on like that (as Linux
     /// sizes a receive buffer, `tcp_rcv_space_adjust`).
+    ///
+    /// The first 1/256 of the initial window tells nothing of that, and is not measured.
     #[must_use]
     pub fn consume(&mut self, now: Instant, round_trip: Duration, amount: u64) -> Option<u64> {
-        let (start, before) = *self.mark.get_or_insert((now, self.consumed));
+        let from = self.consumed;
         self.consumed += amount;
-        let round = self.rounds.consumed(now, round_trip, self.consumed);
+        if self.pace.is_none() && self.consumed < self.initial / 256 {
+            return None;
+        }
+        let may_grow = self.may_grow(now, round_trip);
+        let pace = self.pace.get_or_insert_default();
+        let (start, before) = *pace.mark.get_or_insert((now, from));
+        let round = pace.rounds.consumed(now, round_trip, self.consumed);
         let mut wanted = round.unwrap_or(0);
         if self.consumed - before >= self.window {
-            self.mark = Some((now, self.consumed));
-            if now.saturating_duration_since(start) < 2 * round_trip && self.may_grow(now, round_trip) {
+            pace.mark = Some((now, self.consumed));
+            if now.saturating_duration_since(start) < 2 * round_trip && may_grow {
                 wanted = wanted.max(2 * self.window);
             }
         }
@@ -189,22 +196,22 @@ impl ReceiveWindow {
     /// Whether the last growth is a round trip ago.
     #[must_use]
     pub fn may_grow(&self, now: Instant, round_trip: Duration) -> bool {
-        self.grown.is_none_or(|grown| now.saturating_duration_since(grown) >= round_trip)
+        let grown = self.pace.as_ref().and_then(|pace| pace.grown);
+        grown.is_none_or(|grown| now.saturating_duration_since(grown) >= round_trip)
     }
 
     /// Sets the window, as a growth.
     pub fn grow_to(&mut self, now: Instant, window: u64) {
         if window > self.window {
             self.window = window;
-            self.grown = Some(now);
+            self.pace.get_or_insert_default().grown = Some(now);
         }
     }
 
     /// Goes back to the initial window, after idle time. What was granted stays granted.
     pub fn shrink(&mut self) {
         self.window = self.initial;
-        self.mark = None;
-        self.rounds = Rounds::default();
+        self.pace = None;
     }
 
     /// Grants what the window allows, at most `most` of it: the new total, if it is worth telling (a quarter of

@@ -72,6 +72,14 @@ enum Way {
     Listen(ListenRequest),
 }
 
+/// What a connection comes to. What is in it is boxed: whoever waits keeps the room for all of it.
+enum Led {
+    /// It was led to where its bytes are to be relayed.
+    Tcp(Box<Reached<TcpStream>>),
+    /// All was done.
+    Over(Box<Result<Relayed, ExitError>>),
+}
+
 /// A socket towards a destination.
 enum Dialled {
     Tcp(TcpStream),
@@ -95,14 +103,17 @@ struct Reached<S> {
     judge: Judge,
     /// None where the connection's bytes are the destination's.
     mapping: Option<Box<Mapping>>,
+    /// Its address, where it has one.
+    address: Option<SocketAddr>,
+    /// What a relay read of the socket and the connection has not accepted.
+    unsent: Bytes,
     _place: Option<FairPlace>,
 }
 
 impl<S> Reached<S> {
-    #[cfg(unix)]
     fn map_socket<T>(self, map: impl FnOnce(S) -> T) -> Reached<T> {
-        let Self { socket, destination, judge, mapping, _place } = self;
-        Reached { socket: map(socket), destination, judge, mapping, _place }
+        let Self { socket, destination, judge, mapping, address, unsent, _place } = self;
+        Reached { socket: map(socket), destination, judge, mapping, address, unsent, _place }
     }
 }
 
@@ -242,8 +253,27 @@ impl Exit {
         Limited::new(connection, rate)
     }
 
-    async fn serve_borrowed<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
-        // In a box that goes when it is over: the relay behind it may wait for long.
+    /// No function that is async itself, as below.
+    #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
+    fn serve_borrowed<'a, C: VirtualConnection>(
+        &'a self,
+        connection: &'a C,
+    ) -> impl Future<Output = Result<Relayed, ExitError>> + Send + 'a {
+        async move {
+            // In a box that goes when it is over: the relay behind it may wait for long.
+            let served = match Box::pin(self.lead(connection)).await {
+                Led::Tcp(mut reached) => self.relay(connection, &mut reached).await,
+                Led::Over(served) => *served,
+            };
+            if let Err(error) = &served {
+                self.complain(connection.peer(), error);
+            }
+            served
+        }
+    }
+
+    /// Leads a connection to where its bytes are relayed over TCP, or serves it whole.
+    async fn lead<C: VirtualConnection>(&self, connection: &C) -> Led {
         let served = match Box::pin(self.reach(connection)).await {
             Ok(Way::Tcp(reached)) if reached.mapping.is_some() => {
                 Box::pin(self.map(connection, reached)).await
@@ -252,8 +282,8 @@ impl Exit {
             Ok(Way::Unix(reached)) if reached.mapping.is_some() => {
                 Box::pin(self.map(connection, reached.map_socket(|socket| socket.stream))).await
             }
-            Ok(Way::Tcp(mut reached)) => self.relay(connection, &mut reached).await,
-            // In boxes: relays, of which there are many, do not carry the room for these.
+            Ok(Way::Tcp(reached)) => return Led::Tcp(Box::new(reached)),
+            // In boxes, each as large as it is itself.
             Ok(Way::Udp(reached)) => Box::pin(self.relay_datagrams(connection, reached)).await,
             #[cfg(unix)]
             Ok(Way::Unix(reached)) => Box::pin(self.relay_unix(connection, reached)).await,
@@ -262,10 +292,7 @@ impl Exit {
             Ok(Way::Listen(request)) => Box::pin(self.listen(connection, request)).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = &served {
-            self.complain(connection.peer(), error);
-        }
-        served
+        Led::Over(Box::new(served))
     }
 
     /// Dials the connection's destination, and tells the other end the result, where there is one to be dialled.
@@ -313,14 +340,26 @@ impl Exit {
         match dialled {
             Ok(dialled) => {
                 connection.confirm(Ok(()));
-                let _place = place;
-                Ok(match dialled {
-                    Dialled::Tcp(socket) => Way::Tcp(Reached { socket, destination, judge, mapping, _place }),
-                    Dialled::Udp(socket) => Way::Udp(Reached { socket, destination, judge, mapping, _place }),
+                let address = match &dialled {
+                    Dialled::Tcp(socket) => socket.peer_addr().ok(),
+                    Dialled::Udp(socket) => socket.peer_addr().ok(),
                     #[cfg(unix)]
-                    Dialled::Unix(socket) => {
-                        Way::Unix(Reached { socket, destination, judge, mapping, _place })
-                    }
+                    Dialled::Unix(_) => None,
+                };
+                let base = Reached {
+                    socket: (),
+                    destination,
+                    judge,
+                    mapping,
+                    address,
+                    unsent: Bytes::new(),
+                    _place: place,
+                };
+                Ok(match dialled {
+                    Dialled::Tcp(socket) => Way::Tcp(base.map_socket(|()| socket)),
+                    Dialled::Udp(socket) => Way::Udp(base.map_socket(|()| socket)),
+                    #[cfg(unix)]
+                    Dialled::Unix(socket) => Way::Unix(base.map_socket(|()| socket)),
                 })
             }
             Err(failure) => {
@@ -397,25 +436,28 @@ impl Exit {
         Ok(served)
     }
 
-    /// Carries bytes until both directions have ended. What was reached is borrowed: a future carries what it is handed twice.
-    async fn relay<C: VirtualConnection>(
-        &self,
-        connection: &C,
-        reached: &mut Reached<TcpStream>,
-    ) -> Result<Relayed, ExitError> {
-        let address = reached.socket.peer_addr().ok();
-        let relayed = tokio::select! {
-            // A connection that ended with its session ended for that, and not for rules that changed with it.
-            biased;
-            relayed = relay(&mut reached.socket, connection, Bytes::new(), &self.relay) => relayed,
-            // The relay resets both sides when it is dropped.
-            denial = forbidden(&mut reached.judge, &reached.destination, &address) => {
-                return Err(ExitError::Forbidden(reached.destination.clone(), denial));
-            }
-        };
-        let Relayed { up, down, end } = &relayed;
-        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.destination);
-        Ok(relayed)
+    /// Carries bytes until both directions have ended. No function that is async itself: it would keep its arguments twice,
+    /// and most connections wait in it.
+    fn relay<'a, C: VirtualConnection>(
+        &'a self,
+        connection: &'a C,
+        reached: &'a mut Reached<TcpStream>,
+    ) -> impl Future<Output = Result<Relayed, ExitError>> + Send + 'a {
+        let Reached { socket, destination, judge, address, unsent, .. } = reached;
+        async move {
+            let relayed = tokio::select! {
+                // A connection that ended with its session ended for that, and not for rules that changed with it.
+                biased;
+                relayed = relay(socket, connection, unsent, &self.relay) => relayed,
+                // The relay resets both sides when it is dropped.
+                denial = forbidden(judge, destination, address) => {
+                    return Err(ExitError::Forbidden(destination.clone(), denial));
+                }
+            };
+            let Relayed { up, down, end } = &relayed;
+            tracing::debug!("{destination}: {down} bytes up, {up} down, {end:?}");
+            Ok(relayed)
+        }
     }
 
     /// The same over a Unix socket.
@@ -425,11 +467,12 @@ impl Exit {
         connection: &C,
         reached: Reached<UnixSocket>,
     ) -> Result<Relayed, ExitError> {
-        let Reached { socket: UnixSocket { mut stream, real }, destination, mut judge, .. } = reached;
+        let Reached { socket: UnixSocket { mut stream, real }, destination, mut judge, mut unsent, .. } =
+            reached;
         let relayed = tokio::select! {
             // As above.
             biased;
-            relayed = relay(&mut stream, connection, Bytes::new(), &self.relay) => relayed,
+            relayed = relay(&mut stream, connection, &mut unsent, &self.relay) => relayed,
             denial = forbidden_socket(&mut judge, &destination, &real) => {
                 return Err(ExitError::Forbidden(destination, denial));
             }
@@ -445,13 +488,12 @@ impl Exit {
         connection: &C,
         mut reached: Reached<S>,
     ) -> Result<Relayed, ExitError> {
-        let address = reached.socket.peer_address();
         let Some(mapping) = &reached.mapping else { return Err(ExitError::NotOffered(reached.destination)) };
         let mapped = tokio::select! {
             biased;
             mapped = behind(connection, &mut reached.socket, mapping, self.relay.half_closed_for) => mapped,
             // What is dropped resets both sides.
-            denial = forbidden(&mut reached.judge, &reached.destination, &address) => {
+            denial = forbidden(&mut reached.judge, &reached.destination, &reached.address) => {
                 return Err(ExitError::Forbidden(reached.destination, denial));
             }
         };
@@ -475,10 +517,9 @@ impl Exit {
         connection: &C,
         mut reached: Reached<UdpSocket>,
     ) -> Result<Relayed, ExitError> {
-        let address = reached.socket.peer_addr().ok();
         let relayed = tokio::select! {
             relayed = to_one(connection, &reached.socket, self.idle()) => relayed,
-            denial = forbidden(&mut reached.judge, &reached.destination, &address) => {
+            denial = forbidden(&mut reached.judge, &reached.destination, &reached.address) => {
                 connection.reset(ResetCode::APPLICATION);
                 return Err(ExitError::Forbidden(reached.destination, denial));
             }
@@ -569,13 +610,20 @@ impl Guide for DatagramGuide<'_> {
 }
 
 /// Waits until rules come into force that forbid this address. One that is not known is gone, and forbidden to nobody.
-/// Takes references, for nearly all relays are waiting in it and carry what it holds.
-async fn forbidden(judge: &mut Judge, destination: &Destination, address: &Option<SocketAddr>) -> Denial {
-    loop {
-        judge.changed().await;
-        let denial = address.and_then(|address| judge.check(destination.name(), address).err());
-        if let Some(denial) = denial {
-            return denial;
+/// Nearly all relays are waiting in it: a function that were async itself would keep its arguments twice.
+#[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
+fn forbidden<'a>(
+    judge: &'a mut Judge,
+    destination: &'a Destination,
+    address: &'a Option<SocketAddr>,
+) -> impl Future<Output = Denial> + Send + 'a {
+    async move {
+        loop {
+            judge.changed().await;
+            let denial = address.and_then(|address| judge.check(destination.name(), address).err());
+            if let Some(denial) = denial {
+                return denial;
+            }
         }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) async fn serve<O: Opener>(
             }
         }
     };
-    let parts = http.into_parts();
+    let mut parts = http.into_parts();
     let mut socket = parts.io.into_inner();
     // hyper has answered, where there is an answer.
     if let Err(error) = ended {
@@ -111,7 +111,7 @@ pub(crate) async fn serve<O: Opener>(
     match opened {
         // What came behind the request, without waiting for the answer, goes ahead.
         Some((connection, target)) => {
-            program.outlet.relay(&mut socket, &connection, parts.read_buf, &target).await;
+            program.outlet.relay(&mut socket, &connection, &mut parts.read_buf, &target).await;
         }
         None => socket::close_after_answer(socket).await,
     }

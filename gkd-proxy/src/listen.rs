@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +18,7 @@ use crate::destination::Destination;
 use crate::dial::DIAL_TIMEOUT;
 use crate::listener::{Listener, Service};
 use crate::mixed::{self, Spoken};
-use crate::outlet::Outlet;
+use crate::outlet::{Fixed, Outlet};
 use crate::relay::RelayConfig;
 use crate::slots::{Slot, Slots};
 use crate::udp::{self, flows};
@@ -165,11 +165,11 @@ pub async fn listen<O: Opener>(
         match bound {
             Bound::Tcp(socket, purpose) => {
                 let port = Arc::new(Port { purpose, outlet, slots: Arc::clone(&slots) });
-                let (acceptor, abort) = (Acceptor::new(socket, addr), listening.abort.clone());
+                let serving = Serving { tasks, abort: listening.abort.clone() };
+                let acceptor = Acceptor::new(socket, addr);
                 listening.accepting.spawn(async move {
                     while let Some((socket, peer)) = stop.run_until_cancelled(acceptor.accept()).await {
-                        let (serving, abort) = (Arc::clone(&port).serve(socket, peer), abort.clone());
-                        tasks.spawn(async move { abort.run_until_cancelled(serving).await });
+                        Arc::clone(&port).serve(socket, peer, &serving);
                     }
                 });
             }
@@ -198,7 +198,7 @@ impl Bound {
             Service::Socks5 { credentials, strict } => Purpose::Socks5 { credentials, strict },
             Service::Http { credentials, strict } => Purpose::Http { credentials, strict },
             Service::Tcp { proxy_header, .. } | Service::Unix { proxy_header, .. } => {
-                Purpose::Forward { to: Arc::new(led(to)?), proxy_header }
+                Purpose::Forward { to: Arc::new(led(to)?.into()), proxy_header }
             }
             Service::Udp { .. } => return Ok(Self::Udp(udp::bind(addr)?, led(to)?)),
             Service::FromWs { options, .. } => Purpose::FromWs(Arc::new((led(to)?, options))),
@@ -218,15 +218,25 @@ impl Bound {
     }
 }
 
-/// The service of one program.
-type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The programs that a listener serves.
+struct Serving {
+    tasks: TaskTracker,
+    abort: CancellationToken,
+}
+
+impl Serving {
+    /// Serves one, until it is over or all are reset.
+    fn spawn(&self, service: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(service.with_cancellation_token_owned(self.abort.clone()));
+    }
+}
 
 /// What one TCP port is for: a [`Service`], and of a forward's targets the one that is this port's.
 enum Purpose {
     Mixed { strict: bool },
     Socks5 { credentials: Option<Credentials>, strict: bool },
     Http { credentials: Option<Credentials>, strict: bool },
-    Forward { to: Arc<Destination>, proxy_header: bool },
+    Forward { to: Arc<Fixed>, proxy_header: bool },
     FromWs(Arc<(Destination, FromWs)>),
     ToWs(Arc<(Destination, WsUrl, ToWs)>),
 }
@@ -239,51 +249,41 @@ struct Port<O> {
 }
 
 impl<O: Opener> Port<O> {
-    /// Each service in a box of its own: a connection takes no more room than its own service does.
-    fn serve(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr) -> Serving {
+    /// Each service in a task of its own kind: a connection takes no more room than its own service does.
+    fn serve(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr, serving: &Serving) {
         match &self.purpose {
             Purpose::Mixed { strict } => {
                 let (strict, slot) = (*strict, self.slots.enter());
-                Box::pin(async move { self.serve_mixed(socket, strict, slot).await })
+                serving.spawn(async move { self.serve_mixed(socket, strict, slot).await });
             }
             Purpose::Socks5 { credentials, strict } => {
                 let (credentials, strict, slot) = (credentials.clone(), *strict, self.slots.enter());
-                Box::pin(async move {
-                    socks5::serve(socket, credentials.as_ref(), strict, slot, &self.outlet).await
-                })
+                serving.spawn(async move {
+                    socks5::serve(socket, credentials.as_ref(), strict, slot, &self.outlet).await;
+                });
             }
             Purpose::Http { credentials, strict } => {
                 let (credentials, strict, slot) = (credentials.clone(), *strict, self.slots.enter());
-                Box::pin(http_proxy::serve(socket, credentials, strict, slot, Arc::clone(&self.outlet)))
+                serving.spawn(http_proxy::serve(socket, credentials, strict, slot, Arc::clone(&self.outlet)));
             }
             Purpose::Forward { to, proxy_header } => {
-                let (to, proxy_header) = (Arc::clone(to), *proxy_header);
-                // No function that is async itself: it would keep its arguments twice.
-                Box::pin(async move {
-                    match first_bytes(&socket, peer, proxy_header) {
-                        Ok(first) => self.outlet.forward(&mut socket, first, &to).await,
-                        Err(error) => tracing::debug!("a program went away: {error}"),
-                    }
-                })
+                let Some(first) = first_bytes(&socket, peer, *proxy_header) else { return };
+                serving.spawn(Arc::clone(&self.outlet).forward(socket, first, Arc::clone(to)));
             }
             Purpose::FromWs(way) => {
+                let Some(first) = first_bytes(&socket, peer, way.1.proxy_header) else { return };
                 let (way, slot) = (Arc::clone(way), self.slots.enter());
-                Box::pin(async move {
+                serving.spawn(async move {
                     let (to, options) = &*way;
-                    match first_bytes(&socket, peer, options.proxy_header) {
-                        Ok(first) => {
-                            serve::from_ws(&mut socket, first, to, options, slot, &self.outlet).await
-                        }
-                        Err(error) => tracing::debug!("a program went away: {error}"),
-                    }
-                })
+                    serve::from_ws(&mut socket, first, to, options, slot, &self.outlet).await;
+                });
             }
             Purpose::ToWs(way) => {
                 let way = Arc::clone(way);
-                Box::pin(async move {
+                serving.spawn(async move {
                     let (to, url, options) = &*way;
                     serve::to_ws(&mut socket, to, url, options, &self.outlet).await;
-                })
+                });
             }
         }
     }
@@ -316,12 +316,14 @@ impl<O: Opener> Port<O> {
     }
 }
 
-/// What goes ahead of what a program sends: the PROXY protocol's header, where it is asked for.
-pub(crate) fn first_bytes(socket: &TcpStream, peer: SocketAddr, proxy_header: bool) -> io::Result<Bytes> {
-    match proxy_header {
-        true => Ok(proxy_header::encode(peer, socket.local_addr()?)),
-        false => Ok(Bytes::new()),
+/// What goes ahead of what a program sends: the PROXY protocol's header, where it is asked for. None where the program is
+/// gone by now.
+pub(crate) fn first_bytes(socket: &TcpStream, peer: SocketAddr, proxy_header: bool) -> Option<Bytes> {
+    if !proxy_header {
+        return Some(Bytes::new());
     }
+    let local = socket.local_addr().inspect_err(|error| tracing::debug!("a program went away: {error}"));
+    Some(proxy_header::encode(peer, local.ok()?))
 }
 
 #[cfg(test)]

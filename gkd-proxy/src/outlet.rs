@@ -1,6 +1,7 @@
 //! What every listener does with a request, however it was spoken: opens a connection, waits for its dial,
 //! relays, and logs what failed ([`Outlet`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +33,18 @@ pub(crate) struct Outlet<O> {
     failures: Seldom,
 }
 
+/// A destination to which many connections lead: encoded once for all of them.
+pub(crate) struct Fixed {
+    destination: Destination,
+    encoded: Bytes,
+}
+
+impl From<Destination> for Fixed {
+    fn from(destination: Destination) -> Self {
+        Self { encoded: destination.encode(), destination }
+    }
+}
+
 impl<O: Opener> Outlet<O> {
     pub(crate) fn new(opener: O, dial_timeout: Duration, relay: RelayConfig) -> Self {
         let stop = CancellationToken::new();
@@ -51,7 +64,11 @@ impl<O: Opener> Outlet<O> {
 
     /// Opens a connection. While no tunnel is up it waits, as long as a dial may take.
     pub(crate) async fn open(&self, to: &Destination) -> Result<O::Connection, ReachError> {
-        let opened = match timeout(self.dial_timeout, self.opener.open(to.encode())).await {
+        self.open_encoded(to, to.encode()).await
+    }
+
+    async fn open_encoded(&self, to: &Destination, encoded: Bytes) -> Result<O::Connection, ReachError> {
+        let opened = match timeout(self.dial_timeout, self.opener.open(encoded)).await {
             Ok(opened) => opened.map_err(ReachError::Open),
             Err(_) => Err(ReachError::NoTunnel),
         };
@@ -69,13 +86,26 @@ impl<O: Opener> Outlet<O> {
     }
 
     /// Serves a program that has no say in where its connection leads: it is connected before the far end has dialled, and
-    /// is reset when that fails.
-    pub(crate) async fn forward(&self, socket: &mut TcpStream, first: Bytes, to: &Destination) {
-        // In a box that goes when it is over: the relay behind it may wait for long.
-        match Box::pin(self.open(to)).await {
-            Ok(connection) => _ = self.relay(socket, &connection, first, to).await,
-            // It was logged why.
-            Err(_) => crate::socket::reset_on_drop(socket),
+    /// is reset when that fails. `unsent` goes ahead of what it sends.
+    ///
+    /// No function that is async itself: it would keep its arguments twice, and there are many that wait in it.
+    #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
+    pub(crate) fn forward(
+        self: Arc<Self>,
+        mut socket: TcpStream,
+        mut unsent: Bytes,
+        to: Arc<Fixed>,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            // In a box that goes when it is over: the relay behind it may wait for long. And no `match`, which would keep
+            // the room of what it looks at.
+            let Ok(connection) = Box::pin(self.open_encoded(&to.destination, to.encoded.clone())).await
+            else {
+                // It was logged why.
+                return crate::socket::reset_on_drop(&socket);
+            };
+            let relayed = relay(&mut socket, &connection, &mut unsent, &self.relay).await;
+            self.relayed(&to.destination, &connection, &relayed);
         }
     }
 
@@ -124,23 +154,28 @@ impl<O: Opener> Outlet<O> {
         Idle::new(self.relay.udp_idle_for).or_quiet(self.stop.clone())
     }
 
-    /// Carries bytes between a program and its connection, until both are done.
+    /// Carries bytes between a program and its connection, until both are done. `unsent` goes ahead.
     pub(crate) async fn relay(
         &self,
         socket: &mut TcpStream,
         connection: &O::Connection,
-        first: Bytes,
+        unsent: &mut Bytes,
         to: &Destination,
-    ) -> Relayed {
-        let relayed = relay(socket, connection, first, &self.relay).await;
+    ) {
+        let relayed = relay(socket, connection, unsent, &self.relay).await;
+        self.relayed(to, connection, &relayed);
+    }
+
+    /// Logs how a relay ended.
+    fn relayed(&self, to: &Destination, connection: &O::Connection, relayed: &Relayed) {
+        let Relayed { up, down, end } = relayed;
         // The program was told success at once: now it got a reset, and this line says why.
-        if let End::Connection(_) = relayed.end
+        if let End::Connection(_) = end
             && let Some(Err(error)) = connection.connected().now_or_never()
         {
             self.failed(to, &error);
         }
-        tracing::debug!("{to}: {} bytes up, {} down, {:?}", relayed.up, relayed.down, relayed.end);
-        relayed
+        tracing::debug!("{to}: {up} bytes up, {down} down, {end:?}");
     }
 
     /// Logs what a program does wrong, with the mend, once a minute.

@@ -86,19 +86,20 @@ pub enum End {
 
 /// Carries bytes until both directions have ended, or either side is reset; then the socket can be dropped.
 ///
-/// `first` goes to the connection ahead of what the socket sends. Dropping the future resets both sides.
+/// `unsent` goes to the connection ahead of what the socket sends, and holds what was read of that and is not accepted
+/// yet. It is borrowed because a future keeps what it is handed twice. Dropping the future resets both sides.
 pub async fn relay<S: StreamSocket, C: VirtualConnection>(
     socket: &mut S,
     connection: &C,
-    first: Bytes,
+    unsent: &mut Bytes,
     config: &RelayConfig,
 ) -> Relayed {
-    let (mut reader, writer) = socket.split();
+    let (reader, writer) = socket.split();
     let mut relay = Relay {
-        reader: &mut reader,
+        reader,
         socket: writer.as_ref(),
         connection,
-        up: Upward { bytes: first, size: MIN_READ, count: 0, stage: Stage::Carries, reset: None },
+        up: Upward { bytes: unsent, size: MIN_READ, count: 0, stage: Stage::Carries, reset: None },
         down: Downward { batch: Vec::new(), whole: 0, count: 0, ended: false, reset: None },
         down_first: false,
         half_closed: None,
@@ -113,7 +114,7 @@ pub async fn relay<S: StreamSocket, C: VirtualConnection>(
 /// A running relay; its drop resets both sides unless it has ended. Polled as a whole: futures of its parts would take
 /// several times the room, and nearly all of its time it waits.
 struct Relay<'a, 's, S: StreamSocket + 's, C: VirtualConnection> {
-    reader: &'a mut S::ReadHalf<'s>,
+    reader: S::ReadHalf<'s>,
     socket: &'a S,
     connection: &'a C,
     up: Upward<'a>,
@@ -130,7 +131,7 @@ type Watch<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
 /// From the socket to the connection.
 struct Upward<'a> {
     /// What was read and the connection has not accepted.
-    bytes: Bytes,
+    bytes: &'a mut Bytes,
     /// How much is read next.
     size: usize,
     /// Bytes that the connection accepted.
@@ -192,14 +193,14 @@ impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
         while self.up.stage == Stage::Carries {
             if self.up.bytes.is_empty() {
                 let budget = ready!(coop::poll_proceed(cx));
-                let read = ready!(poll_read::<S>(self.reader, cx, self.up.size)).map_err(End::Socket)?;
+                let read = ready!(poll_read::<S>(&mut self.reader, cx, self.up.size)).map_err(End::Socket)?;
                 budget.made_progress();
                 if read.is_empty() {
                     self.up.stage = Stage::Ends;
                     break;
                 }
                 self.up.size = next_size(self.up.size, read.len());
-                self.up.bytes = read;
+                *self.up.bytes = read;
             }
             ready!(self.poll_send(cx))?;
         }
@@ -214,7 +215,7 @@ impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
     /// looked for. (Otherwise the read finds it, behind what arrived before it.)
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         while !self.up.bytes.is_empty() {
-            match self.connection.poll_write_bytes(cx, &mut self.up.bytes) {
+            match self.connection.poll_write_bytes(cx, self.up.bytes) {
                 Poll::Ready(accepted) => self.up.count += accepted.map_err(End::Connection)? as u64,
                 Poll::Pending => {
                     let socket = self.socket;

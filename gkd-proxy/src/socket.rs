@@ -91,9 +91,6 @@ pub trait StreamSocket: Send + Sync + Sized + 'static {
     /// Waits for an error, a reset among them.
     fn error(&self) -> impl Future<Output = io::Error> + Send;
 
-    /// The address of its other end, where that has one.
-    fn peer_address(&self) -> Option<SocketAddr>;
-
     /// Ends the direction towards the socket's other end.
     fn shutdown_write(&self) -> io::Result<()>;
 
@@ -103,7 +100,7 @@ pub trait StreamSocket: Send + Sync + Sized + 'static {
 
 /// What both kinds of stream sockets have under the same names.
 macro_rules! stream_socket {
-    ($socket:ty, $read_half:ident, $write_half:ident, $reset:expr, $address:expr) => {
+    ($socket:ty, $read_half:ident, $write_half:ident, $reset:expr) => {
         impl StreamSocket for $socket {
             type ReadHalf<'a> = $read_half<'a>;
             type WriteHalf<'a> = $write_half<'a>;
@@ -138,10 +135,6 @@ macro_rules! stream_socket {
                 }
             }
 
-            fn peer_address(&self) -> Option<SocketAddr> {
-                $address(self)
-            }
-
             fn shutdown_write(&self) -> io::Result<()> {
                 SockRef::from(self).shutdown(Shutdown::Write)
             }
@@ -153,12 +146,10 @@ macro_rules! stream_socket {
     };
 }
 
-stream_socket!(TcpStream, TcpReadHalf, TcpWriteHalf, reset_on_drop, |socket: &TcpStream| socket
-    .peer_addr()
-    .ok());
+stream_socket!(TcpStream, TcpReadHalf, TcpWriteHalf, reset_on_drop);
 // One that is closed with unread bytes tells the other end so by itself.
 #[cfg(unix)]
-stream_socket!(UnixStream, UnixReadHalf, UnixWriteHalf, |_: &UnixStream| (), |_: &UnixStream| None);
+stream_socket!(UnixStream, UnixReadHalf, UnixWriteHalf, |_: &UnixStream| ());
 
 /// Makes the coming drop of the socket a TCP reset.
 pub(crate) fn reset_on_drop(socket: &TcpStream) {

@@ -69,7 +69,7 @@ pub(crate) async fn serve<O: Opener>(
     match reach(&target, strict, outlet).await {
         Ok(connection) => {
             if send_reply(&mut socket, SUCCEEDED, NOWHERE).await.is_ok() {
-                outlet.relay(&mut socket, &connection, Bytes::new(), &target).await;
+                outlet.relay(&mut socket, &connection, &mut Bytes::new(), &target).await;
             }
         }
         Err(error) => {

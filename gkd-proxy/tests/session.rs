@@ -204,7 +204,9 @@ async fn what_arrived_whole_is_carried_whole_although_the_session_has_ended() {
     let mut program = TcpStream::connect(addr).await.unwrap();
     let mut socket = listener.accept().await.unwrap().0;
     let relaying =
-        tokio::spawn(async move { relay(&mut socket, &here, Bytes::new(), &RelayConfig::default()).await });
+        tokio::spawn(
+            async move { relay(&mut socket, &here, &mut Bytes::new(), &RelayConfig::default()).await },
+        );
     let mut got = Vec::new();
     timeout(PATIENCE, program.read_to_end(&mut got)).await.unwrap().unwrap();
     assert!(got == sent, "{} bytes of {}", got.len(), sent.len());

@@ -207,7 +207,7 @@ impl Connection {
                 }
                 (None, Some(code)) => Poll::Ready(Err(ConnectError::Reset(code))),
                 (None, None) => {
-                    register(&mut slot.answer_waker, cx.waker(), replaced);
+                    register(&mut slot.rare().answer, cx.waker(), replaced);
                     Poll::Pending
                 }
             }
@@ -235,7 +235,7 @@ impl Connection {
             match connection.recv_datagram() {
                 Some(datagram) => Poll::Ready(Ok(datagram)),
                 None => {
-                    register(&mut slot.datagram, cx.waker(), replaced);
+                    register(&mut slot.rare().datagram, cx.waker(), replaced);
                     Poll::Pending
                 }
             }

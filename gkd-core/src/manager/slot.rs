@@ -11,12 +11,10 @@ pub(crate) struct Slot {
     pub(crate) reader: Option<Waker>,
     /// Waits for room, or for the acknowledgement of a finished direction.
     pub(crate) writer: Option<Waker>,
-    /// Waits for a datagram.
-    pub(crate) datagram: Option<Waker>,
-    /// Waits for the far end's answer.
-    pub(crate) answer_waker: Option<Waker>,
     /// Waits for a reset.
     pub(crate) reset_waker: Option<Waker>,
+    /// Those that hardly ever wait, and mostly not for long: apart, for there are many slots.
+    pub(super) rare: Option<Box<Rare>>,
     /// The far end's answer.
     pub(crate) answer: Option<Result<(), DialError>>,
     /// It was reset; the session does not know it any more.
@@ -37,7 +35,33 @@ pub(crate) struct Slot {
     pub(crate) waiting: Option<u64>,
 }
 
+/// Who waits for what happens once, or is rare.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// Waits for a datagram.
+    pub(crate) datagram: Option<Waker>,
+    /// Waits for the far end's answer.
+    pub(crate) answer: Option<Waker>,
+}
+
 impl Slot {
+    /// Who waits for what is rare, to be put in its place.
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Whoever waits for a datagram.
+    pub(crate) fn take_datagram_waker(&mut self) -> Option<Waker> {
+        self.rare.as_mut()?.datagram.take()
+    }
+
+    /// Whoever waits for the far end's answer, which comes once. Mostly nobody waits for anything rare behind it.
+    pub(crate) fn take_answer_waker(&mut self) -> Option<Waker> {
+        let waker = self.rare.as_mut()?.answer.take();
+        self.rare.take_if(|rare| rare.datagram.is_none());
+        waker
+    }
+
     /// Both directions came to a good end; what becomes of the session is of no matter to it.
     pub(crate) fn is_over(&self) -> bool {
         self.read_end && self.acknowledged
@@ -52,9 +76,10 @@ impl Slot {
     pub(crate) fn wake_all(&mut self, wakers: &mut Vec<Waker>) {
         wakers.extend(self.reader.take());
         wakers.extend(self.writer.take());
-        wakers.extend(self.datagram.take());
-        wakers.extend(self.answer_waker.take());
         wakers.extend(self.reset_waker.take());
+        if let Some(rare) = self.rare.take() {
+            wakers.extend([rare.datagram, rare.answer].into_iter().flatten());
+        }
     }
 }
 

@@ -197,7 +197,7 @@ impl State {
             Event::Accepted { connection, destination } => self.accept(now, connection, destination, batch),
             Event::Connected { connection, result } => self.slot_event(connection, batch, |slot, wake| {
                 slot.answer = Some(result);
-                wake.extend(slot.answer_waker.take());
+                wake.extend(slot.take_answer_waker());
                 if result.is_err() {
                     // The session has reset it, and says no more of it: readers and writers are told here.
                     slot.reset.get_or_insert(ResetCode::DIAL);
@@ -215,7 +215,7 @@ impl State {
                 wake.extend(slot.writer.take());
             }),
             Event::Datagram { connection } => self.slot_event(connection, batch, |slot, wake| {
-                wake.extend(slot.datagram.take());
+                wake.extend(slot.take_datagram_waker());
             }),
             Event::Reset { connection, code } => self.reset(connection, code, batch),
             Event::DropTunnel { tunnel, reason } => {

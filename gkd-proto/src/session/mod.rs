@@ -23,6 +23,7 @@ mod outgoing;
 mod queue;
 mod receive;
 mod repeat;
+mod ring;
 mod schedule;
 mod seen;
 mod send;

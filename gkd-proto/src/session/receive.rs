@@ -2,17 +2,18 @@
 
 use bytes::Bytes;
 
+use super::ring::Ring;
 use crate::credit::{OVERHEAD, ReceiveWindow, charge};
 use crate::error::Violation;
 use crate::id::{ConnectionId, PacketNumber};
 use crate::packet::Data;
-use crate::reorder::{Inserted, MAX_LIMIT, ReorderBuffer};
+use crate::reorder::Inserted;
 
 /// One direction of a connection, at its receiver.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ReceiveHalf {
     /// Packets that were not read, behind a hole or not.
-    ring: ReorderBuffer<Bytes>,
+    ring: Ring,
     /// The packet before the ring's, or what a short read left of it, and its charge.
     rest: Bytes,
     rest_charge: u64,
@@ -51,8 +52,7 @@ pub(super) enum Arrival {
 impl ReceiveHalf {
     pub(super) fn new(initial_window: u64) -> Self {
         Self {
-            // What bounds the span is the credit.
-            ring: ReorderBuffer::new(MAX_LIMIT),
+            ring: Ring::default(),
             rest: Bytes::new(),
             rest_charge: 0,
             implied_packets: 0,

@@ -20,7 +20,9 @@ async fn relayed(config: RelayConfig) -> (TcpStream, Memory, JoinHandle<Relayed>
     let (program, mut socket) = sockets().await;
     let (near, far) = memory::pair(Bytes::new());
     let relay =
-        tokio::spawn(async move { relay(&mut socket, &near, Bytes::from_static(b"first "), &config).await });
+        tokio::spawn(
+            async move { relay(&mut socket, &near, &mut Bytes::from_static(b"first "), &config).await },
+        );
     (program, far, relay)
 }
 
@@ -152,7 +154,7 @@ async fn what_came_before_a_reset_is_delivered() {
     let mut peeked = [0; 16];
     while socket.peek(&mut peeked).await.is_ok_and(|count| count < 10) {}
     let (near, far) = memory::pair(Bytes::new());
-    let relayed = relay(&mut socket, &near, Bytes::new(), &RelayConfig::default()).await;
+    let relayed = relay(&mut socket, &near, &mut Bytes::new(), &RelayConfig::default()).await;
     assert_eq!(relayed.up, 10);
     assert!(matches!(relayed.end, End::Socket(_)), "{relayed:?}");
     assert_eq!(far.reset_code(), Some(ResetCode::STREAM));

@@ -20,7 +20,7 @@ use crate::connection::{Opener, VirtualConnection};
 use crate::destination::{Destination, ListenRequest, Registered, Transport};
 use crate::listen::{ListenConfig, first_bytes};
 use crate::listener::MAX_PORTS;
-use crate::outlet::Outlet;
+use crate::outlet::{Fixed, Outlet};
 use crate::rate::{LimitedOpener, Rate};
 use crate::socket;
 use crate::udp::{self, ended, flows};
@@ -359,7 +359,7 @@ impl Registry {
         let outlet = Arc::new(outlet.labelled(label));
         match socket.clone() {
             PortSocket::Tcp(acceptor) => {
-                let registry = Arc::clone(self);
+                let (registry, to) = (Arc::clone(self), Arc::new(Fixed::from(to)));
                 tokio::spawn(async move {
                     while let Some((socket, program)) = stop.run_until_cancelled(acceptor.accept()).await {
                         let Some(place) = registry.limit.take(peer) else {
@@ -367,13 +367,11 @@ impl Registry {
                             socket::reset_on_drop(&socket);
                             continue;
                         };
-                        let (outlet, to) = (Arc::clone(&outlet), to.clone());
+                        let Some(first) = first_bytes(&socket, program, proxy_header) else { continue };
+                        let serving = Arc::clone(&outlet).forward(socket, first, Arc::clone(&to));
                         tokio::spawn(async move {
-                            let (_place, mut socket) = (place, socket);
-                            match first_bytes(&socket, program, proxy_header) {
-                                Ok(first) => outlet.forward(&mut socket, first, &to).await,
-                                Err(error) => tracing::debug!("a program went away: {error}"),
-                            }
+                            let _place = &place;
+                            serving.await;
                         });
                     }
                 });

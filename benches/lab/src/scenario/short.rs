@@ -26,6 +26,10 @@ pub(super) const PAGE: Scenario = Scenario {
 };
 
 const TUNNELS: usize = 4;
+const MORE_TUNNELS: usize = 8;
+
+/// The congestion control that both programs use by themselves.
+const AUTO: &str = "auto";
 
 /// Connections that are opened in a run, one after the other.
 const OPENS: usize = 30;
@@ -66,13 +70,21 @@ fn page(lab: &mut Lab) -> Result<()> {
         let specs = [PathSpec::new(Rate::mbit(100), 100, 50).with_loss(Loss::percent(loss))];
         lab.check(&specs)?;
         let congestion = lab.options.congestion.clone();
-        let subjects = [Subject::Raw { connections: 1 }, Subject::Gkd(lab.gkd(TUNNELS))]
-            .map(|each| (each, &*congestion));
+        // As many tunnels as usual and more, and as it comes: what `auto` chooses, while all else uses what it uses.
+        let subjects = [
+            (Subject::Raw { connections: 1 }, &*congestion),
+            (Subject::Gkd(lab.gkd(TUNNELS)), &*congestion),
+            (Subject::Gkd(lab.gkd(MORE_TUNNELS)), &*congestion),
+            (Subject::Gkd(lab.gkd(TUNNELS)), AUTO),
+        ];
         let all: Vec<Measured> = lab.interleave(&specs, &subjects, pages)?;
-        let [direct, gkd] = &all[..] else { continue };
+        let [direct, gkd @ ..] = &all[..] else { continue };
         lab.report.add(lab.row(format!("{loss}% loss: direct TCP"), "s", direct));
-        let row = lab.row(format!("{loss}% loss: {}", gkd.name), "s", gkd);
-        lab.report.add(row.over("direct TCP", direct.median()).target(Target::AtMost(0.8)));
+        for ((_, congestion), gkd) in subjects[1..].iter().zip(gkd) {
+            let congestion = if *congestion == AUTO { ", --congestion auto" } else { "" };
+            let row = lab.row(format!("{loss}% loss: {}{congestion}", gkd.name), "s", gkd);
+            lab.report.add(row.over("direct TCP", direct.median()).target(Target::AtMost(0.8)));
+        }
     }
     Ok(())
 }
