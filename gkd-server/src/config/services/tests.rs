@@ -139,7 +139,7 @@ fn a_health_check_ends_before_the_next() {
     assert_eq!(check.timeout, Duration::from_millis(500), "what is usual is shortened");
     assert_told(
         &format!("{FRONT}{SHOP}health = {{ path = \"/\", interval = \"1s\", timeout = \"2s\" }}\n"),
-        "line 7, column 52: the timeout is longer than the interval, and one check ends before the next begins: shorten it",
+        "line 7, column 51: the timeout is longer than the interval, and one check ends before the next begins: shorten it",
     );
 }
 
@@ -204,7 +204,7 @@ fn mistakes_of_the_front_name_their_place_and_the_mend() {
         ("connections = 0", "line 3, column 15: 0 is out of bounds: write 1 to 262144"),
         ("connections_per_address = -1", "line 3, column 27: -1 is out of bounds: write 1 to 262144"),
         ("requests_per_second = 0", "line 3, column 23: 0 is out of bounds: write 1 to 1000000"),
-        ("timeouts = { head = \"0s\" }", "line 3, column 21: 0s is out of bounds: write 1s to 24h"),
+        ("timeouts = { head = \"0s\" }", "line 3, column 21: 0ms is out of bounds: write 1s to 24h"),
         ("timeouts = { heads = \"1s\" }", "line 3, column 14: unknown field `heads`"),
         ("listens = []", "line 3, column 1: unknown field `listens`"),
     ] {
@@ -409,25 +409,25 @@ fn a_service_is_claimed_by_one_user_or_by_those_that_it_names() {
     for (text, told) in [
         (
             format!("{domain}{}{both}", shop("")),
-            "line 15, column 21: the service shop is claimed by the user anna in line 11 already: write users = [\"anna\", \"ben\"] \
+            "line 15, column 20: the service shop is claimed by the user anna in line 11 already: write users = [\"anna\", \"ben\"] \
              in its [[service]] for them to share it, or remove one",
         ),
         (
             format!("{domain}{both}"),
-            "line 11, column 21: the service shop is claimed by the user anna in line 7 already",
+            "line 11, column 20: the service shop is claimed by the user anna in line 7 already",
         ),
         (
             format!("{domain}{}{both}", shop("users = [\"anna\"]")),
-            "line 15, column 21: the service shop in line 5 names those who may announce it, and ben is not among them: add \"ben\" \
+            "line 15, column 20: the service shop in line 5 names those who may announce it, and ben is not among them: add \"ben\" \
              to its users, or remove shop here",
         ),
         (
             format!("{domain}{}{both}", shop("users = [\"anna\", \"ben\", \"carl\"]")),
-            "line 7, column 26: there is no user \"carl\"",
+            "line 7, column 25: there is no user \"carl\"",
         ),
         (
             format!("{domain}{}{both}", shop("users = [\"anna\", \"ben\", \"anna\"]")),
-            "line 7, column 26: the user anna stands twice here: remove one",
+            "line 7, column 25: the user anna stands twice here: remove one",
         ),
         (
             format!("{FRONT}{}", users(&[("anna", "services = [\"shop\"]")])),
@@ -511,7 +511,7 @@ fn files_are_looked_for_when_it_is_checked() {
     let lines: Vec<_> = failure.message.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with("server.toml, line 4, column 19: the certificate "), "{lines:?}");
-    assert!(lines[1].starts_with("server.toml, line 9, column 42: the target's folder "), "{lines:?}");
+    assert!(lines[1].starts_with("server.toml, line 9, column 41: the target's folder "), "{lines:?}");
     let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     fs::write(path("cert"), pem("CERTIFICATE", made.cert.der())).unwrap();
     let failure = check(&text("files")).unwrap_err();
