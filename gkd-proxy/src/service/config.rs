@@ -331,9 +331,10 @@ impl HttpConfig {
         }
     }
 
-    /// The host of a service that users announce and no [`ServiceConfig`] describes, if there is a domain.
+    /// The host of a service that users announce and no [`ServiceConfig`] describes, if there is a domain. None for what is
+    /// no name: it could be a star, and so the host all below the domain.
     pub fn announced_host(&self, name: &str) -> Option<HostPattern> {
-        let domain = self.domain.as_ref()?;
+        let (name, domain) = (parse_name(name).ok()?, self.domain.as_ref()?);
         format!("{name}.{domain}").parse().ok()
     }
 

@@ -81,9 +81,9 @@ impl ServiceNames {
         Self(patterns.into_iter().collect())
     }
 
-    /// Whether a service of this name may be announced.
+    /// Whether a service of this name may be announced. What is no name never may, whatever a star would cover.
     pub fn permit(&self, name: &str) -> bool {
-        self.0.iter().any(|pattern| pattern.means(name))
+        self.0.iter().any(|pattern| pattern.means(name)) && parse_name(name).is_ok()
     }
 
     /// Whether this very name is among them, not only covered by a star.

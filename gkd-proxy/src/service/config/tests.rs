@@ -148,6 +148,9 @@ fn what_a_user_may_announce_is_names_and_patterns() {
     }
     assert!(some.names("shop") && !some.names("anna-1"));
     assert!(names(&["*"]).permit("x") && !names(&["*"]).names("x"));
+    for name in ["*", "a.b", "A", "-", "a/b", &"x".repeat(64)] {
+        assert!(!names(&["*"]).permit(name), "{name} is no name");
+    }
     assert!(!ServiceNames::default().permit("shop") && ServiceNames::default().is_empty());
     assert_eq!(ServiceNames::default().to_string(), "nothing");
     for (words, told) in [
@@ -186,6 +189,8 @@ fn who_may_announce_what() {
         assert_eq!(config.may_announce(user, granted, name), may, "{user} {granted} {name}");
     }
     assert_eq!(config.announced_host("x").unwrap().to_string(), "x.apps.example");
+    assert_eq!(config.announced_host("*"), None);
+    assert_eq!(config.may_announce("anna", &all, "*"), not(NotAnnounced::NotGranted, "*"));
     config.domain = None;
     assert_eq!(config.may_announce("anna", &all, "else"), not(NotAnnounced::NoHost, "else"));
     assert_eq!(config.announced_host("x"), None);
