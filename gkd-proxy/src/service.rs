@@ -4,6 +4,10 @@
 //! the service's targets: a web server, a folder, or what a client behind NAT announced. Nothing is held whole: bodies
 //! pass as they come, in both directions.
 
+pub mod config;
+pub mod error_page;
+pub mod front;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
