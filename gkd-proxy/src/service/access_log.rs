@@ -67,10 +67,6 @@ impl Entry {
     }
 
     fn text(&self, time: &str) -> String {
-        let word = |word: Option<&str>| match word {
-            None | Some("") => Cow::Borrowed("-"),
-            Some(word) => escaped(word, true),
-        };
         format!(
             "{time} {} {} \"{}\" {} {} {} {} {} {}\n",
             self.client,
@@ -124,6 +120,14 @@ fn now() -> String {
     // It fails where the writer does, and a string does not.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     time
+}
+
+/// A word of its own.
+fn word(word: Option<&str>) -> Cow<'_, str> {
+    match word {
+        None | Some("") => Cow::Borrowed("-"),
+        Some(word) => escaped(word, true),
+    }
 }
 
 /// Only printable ASCII, with what ends a word or a quotation escaped.

@@ -7,75 +7,15 @@
 //! Whether they are still valid is for the clients to see.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
 use std::fmt;
-use std::fs::File;
-use std::hash::{Hash, Hasher};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{self, InconsistentKeys, ServerConfig, version};
+use tokio_rustls::rustls::{self, ServerConfig, version};
 
-use super::config::CertificateFiles;
-
-/// The most that is read of a file: a chain has some KiB.
-const MAX_FILE: u64 = 1024 * 1024;
-
-/// Why a certificate is none that could be shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CertificateError {
-    /// None is named.
-    #[error("an https:// port needs a certificate: write certificates = [{{ certificate = \"…\", key = \"…\" }}]")]
-    None,
-    /// A file cannot be read.
-    #[error("{} cannot be read: {error}: write the path of a PEM file that this user may read", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: String,
-    },
-    /// A file holds no certificate.
-    #[error("{} holds no certificate: it takes a PEM file with BEGIN CERTIFICATE, the server's own first", .0.display())]
-    NoCertificate(PathBuf),
-    /// A file holds no key.
-    #[error("{} holds no private key: it takes a PEM file with BEGIN PRIVATE KEY, without a password", .0.display())]
-    NoKey(PathBuf),
-    /// The key is none of the kinds that TLS knows, or damaged.
-    #[error("the key in {} cannot be used: {error}: take an ECDSA, Ed25519 or RSA key", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What the library said.
-        error: String,
-    },
-    /// The certificate is damaged.
-    #[error("the certificate in {} cannot be used: {error}: ask for a new one", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What the library said.
-        error: String,
-    },
-    /// They do not belong together.
-    #[error(
-        "the key in {} is not that of the certificate in {}: name the two that belong together",
-        key.display(), certificate.display()
-    )]
-    Mismatch {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-    },
-}
+use super::config::{CertificateFiles, FileError};
 
 /// The certificates that clients are shown.
 pub struct Certificates {
@@ -86,10 +26,8 @@ pub struct Certificates {
 /// The files that they are from.
 struct Files {
     names: Vec<CertificateFiles>,
-    /// Of what is shown.
-    digest: u64,
     /// What was wrong when they were last read again, and whether that was said.
-    wrong: Option<(CertificateError, bool)>,
+    wrong: Option<(FileError, bool)>,
 }
 
 /// Certificates by name.
@@ -106,9 +44,9 @@ impl Certificates {
     ///
     /// # Errors
     /// One of them is not to be had, or does not match its key.
-    pub fn load(names: &[CertificateFiles]) -> Result<Arc<Self>, CertificateError> {
-        let (shown, digest) = read_all(names)?;
-        let files = Files { names: names.to_vec(), digest, wrong: None };
+    pub fn load(names: &[CertificateFiles]) -> Result<Arc<Self>, FileError> {
+        let shown = Shown::read(names)?;
+        let files = Files { names: names.to_vec(), wrong: None };
         Ok(Arc::new(Self { shown: RwLock::new(Arc::new(shown)), files: Mutex::new(files) }))
     }
 
@@ -116,10 +54,10 @@ impl Certificates {
     ///
     /// # Errors
     /// One of them is not to be had; those before stay.
-    pub fn reload(&self, names: &[CertificateFiles]) -> Result<(), CertificateError> {
+    pub fn reload(&self, names: &[CertificateFiles]) -> Result<(), FileError> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let (shown, digest) = read_all(names)?;
-        *files = Files { names: names.to_vec(), digest, wrong: None };
+        let shown = Shown::read(names)?;
+        *files = Files { names: names.to_vec(), wrong: None };
         self.show(shown);
         Ok(())
     }
@@ -128,11 +66,10 @@ impl Certificates {
     /// time in a row: a certificate and its key are not written at once. Reads files, so it is not for a task.
     pub fn look_again(&self) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        match read_all(&files.names) {
-            Ok((shown, digest)) => {
+        match Shown::read(&files.names) {
+            Ok(shown) => {
                 files.wrong = None;
-                if digest != files.digest {
-                    files.digest = digest;
+                if !shown.is(&self.shown()) {
                     self.show(shown);
                     tracing::info!("the certificates have changed: new connections are shown the new ones");
                 }
@@ -170,7 +107,7 @@ impl Certificates {
     /// # Errors
     /// The library has none of what it needs.
     pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
@@ -179,10 +116,6 @@ impl Certificates {
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         Ok(config)
     }
-}
-
-fn provider() -> CryptoProvider {
-    aws_lc_rs::default_provider()
 }
 
 impl ResolvesServerCert for Certificates {
@@ -196,6 +129,20 @@ impl ResolvesServerCert for Certificates {
 }
 
 impl Shown {
+    fn read(names: &[CertificateFiles]) -> Result<Self, FileError> {
+        let mut shown = Self::default();
+        for files in names {
+            shown.add(files.load()?);
+        }
+        Ok(shown)
+    }
+
+    /// Whether they are the same. A certificate goes with one key.
+    fn is(&self, other: &Self) -> bool {
+        let chains = |shown: &Self| shown.all.iter().map(|key| key.cert.clone()).collect::<Vec<_>>();
+        chains(self) == chains(other)
+    }
+
     fn of_name(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let keys = self.exact.get(&name).or_else(|| {
@@ -205,9 +152,9 @@ impl Shown {
         keys.map(Vec::as_slice)
     }
 
-    fn add(&mut self, key: CertifiedKey, names: Vec<String>) {
+    fn add(&mut self, key: CertifiedKey) {
         let key = Arc::new(key);
-        for name in names {
+        for name in names_of(&key) {
             let keys = match name.strip_prefix("*.") {
                 Some(parent) => self.wildcards.entry(parent.to_owned()).or_default(),
                 None => self.exact.entry(name).or_default(),
@@ -218,69 +165,10 @@ impl Shown {
     }
 }
 
-/// Reads and judges all files, and tells their contents apart from others.
-fn read_all(names: &[CertificateFiles]) -> Result<(Shown, u64), CertificateError> {
-    let provider = provider();
-    let mut shown = Shown::default();
-    let mut digest = DefaultHasher::new();
-    for files in names {
-        let chain = read(&files.certificate)?;
-        let key = read(&files.key)?;
-        (&chain, &key).hash(&mut digest);
-        let key = certified(files, &chain, &key, &provider)?;
-        let names = names_of(&files.certificate, &key)?;
-        shown.add(key, names);
-    }
-    Ok((shown, digest.finish()))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|error| CertificateError::Read { path: path.to_owned(), error: error.to_string() })
-}
-
-fn certified(
-    files: &CertificateFiles,
-    chain: &[u8],
-    key: &[u8],
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, CertificateError> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<_, _>>()
-        .map_err(|_| CertificateError::NoCertificate(files.certificate.clone()))?;
-    if chain.is_empty() {
-        return Err(CertificateError::NoCertificate(files.certificate.clone()));
-    }
-    let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::NoKey(files.key.clone()))?;
-    let key = provider.key_provider.load_private_key(key).map_err(|error| CertificateError::Key {
-        path: files.key.clone(),
-        error: error.to_string(),
-    })?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(CertificateError::Mismatch {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-        }),
-        Err(error) => Err(CertificateError::Certificate {
-            path: files.certificate.clone(),
-            error: error.to_string(),
-        }),
-    }
-}
-
-/// The names that a certificate is for.
-fn names_of(path: &Path, key: &CertifiedKey) -> Result<Vec<String>, CertificateError> {
-    let wrong = |error: String| CertificateError::Certificate { path: path.to_owned(), error };
-    let own = key.end_entity_cert().map_err(|error| wrong(error.to_string()))?;
-    let parsed = webpki::EndEntityCert::try_from(own).map_err(|error| wrong(error.to_string()))?;
-    Ok(parsed.valid_dns_names().map(str::to_ascii_lowercase).collect())
+/// The names that a certificate is for. One that cannot be read for them may be the first, and be shown without a name.
+fn names_of(key: &CertifiedKey) -> Vec<String> {
+    let own = key.cert.first().and_then(|own| webpki::EndEntityCert::try_from(own).ok());
+    own.map_or_else(Vec::new, |own| own.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
 impl fmt::Debug for Certificates {

@@ -110,14 +110,26 @@ struct Facts {
 /// The place in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunk {
-    Size { size: u64, digits: u8 },
-    Extension { size: u64 },
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    Extension {
+        size: u64,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     /// So many lines and bytes of them so far.
-    Trailers { lines: usize, bytes: usize },
+    Trailers {
+        lines: usize,
+        bytes: usize,
+    },
 }
 
 impl Framing {
@@ -367,7 +379,8 @@ fn same_name(name: &[u8], known: &[u8]) -> bool {
 
 /// Digits and nothing else: no sign, no list.
 fn length(value: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(value).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    let digits =
+        std::str::from_utf8(value).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
     // hyper has other uses for the largest.
     digits.parse().ok().filter(|length| *length < u64::MAX - 2)
 }
@@ -480,9 +493,9 @@ impl Chunk {
 /// (RFC 9110, section 6.5.1).
 fn is_trailer(line: &[u8]) -> bool {
     let never: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
-    check_characters(line).and_then(|()| split_field(line)).is_ok_and(|(name, _)| {
-        !never.iter().any(|known| same_name(name, known))
-    })
+    check_characters(line)
+        .and_then(|()| split_field(line))
+        .is_ok_and(|(name, _)| !never.iter().any(|known| same_name(name, known)))
 }
 
 /// The first line of a request, as far as the log shows it.

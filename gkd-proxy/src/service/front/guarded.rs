@@ -109,10 +109,8 @@ enum Look {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
-    /// `first` are bytes that were read already.
     pub(super) fn new(
         stream: S,
-        first: &[u8],
         limits: HeadLimits,
         times: Times,
         activity: Arc<Activity>,
@@ -121,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         let guarded = Self {
             stream,
             framing: Framing::new(limits),
-            buffer: BytesMut::from(first),
+            buffer: BytesMut::new(),
             passing: 0,
             heads: 0,
             times,

@@ -61,10 +61,13 @@ mod tests {
     use super::*;
 
     fn headers(names: &[&str]) -> HeaderMap {
-        names.iter().map(|name| (REQUEST_ID, name.parse().unwrap())).fold(HeaderMap::new(), |mut all, (k, v)| {
-            all.append(k, v);
-            all
-        })
+        names.iter().map(|name| (REQUEST_ID, name.parse().unwrap())).fold(
+            HeaderMap::new(),
+            |mut all, (k, v)| {
+                all.append(k, v);
+                all
+            },
+        )
     }
 
     #[test]

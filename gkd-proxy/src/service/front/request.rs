@@ -103,7 +103,8 @@ impl<'a> Host<'a> {
     }
 
     fn is(&self, other: &Self, usual: u16) -> bool {
-        self.name.eq_ignore_ascii_case(other.name) && self.port.unwrap_or(usual) == other.port.unwrap_or(usual)
+        self.name.eq_ignore_ascii_case(other.name)
+            && self.port.unwrap_or(usual) == other.port.unwrap_or(usual)
     }
 }
 
@@ -206,7 +207,10 @@ mod tests {
         let (mut parts, ()) = request.version(Version::HTTP_2).body(()).unwrap().into_parts();
         let mut other = parts.clone();
         assert_eq!(judge(&mut parts, false, true), Ok(()));
-        assert_eq!((parts.uri.path(), &parts.headers[header::HOST]), ("/chat", &HeaderValue::from_static("x")));
+        assert_eq!(
+            (parts.uri.path(), &parts.headers[header::HOST]),
+            ("/chat", &HeaderValue::from_static("x"))
+        );
         assert!(judge(&mut other, false, false).is_err());
     }
 }

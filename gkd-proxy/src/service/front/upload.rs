@@ -97,11 +97,14 @@ impl Upload {
     fn fail(&self, flaw: BodyFlaw) -> io::Error {
         self.trouble.tell(flaw);
         match flaw {
-            BodyFlaw::TooLarge => io::Error::new(io::ErrorKind::FileTooLarge, "the request's body is too large"),
-            BodyFlaw::TimedOut => io::Error::new(io::ErrorKind::TimedOut, "the request's body does not come"),
-            BodyFlaw::Malformed => {
-                io::Error::new(io::ErrorKind::InvalidData, "the request's body breaks the rules of its coding")
+            BodyFlaw::TooLarge => {
+                io::Error::new(io::ErrorKind::FileTooLarge, "the request's body is too large")
             }
+            BodyFlaw::TimedOut => io::Error::new(io::ErrorKind::TimedOut, "the request's body does not come"),
+            BodyFlaw::Malformed => io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the request's body breaks the rules of its coding",
+            ),
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -26,6 +27,8 @@ const DISCARD_FOR: Duration = Duration::from_secs(2);
 /// The socket of a visitor.
 pub(super) struct Wire {
     socket: TcpStream,
+    /// What was read and is to be read again.
+    again: Bytes,
     silence: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -67,6 +70,7 @@ impl Wire {
     ) -> Self {
         Self {
             socket,
+            again: Bytes::new(),
             silence,
             stalled: None,
             abort: Box::pin(abort.cancelled_owned()),
@@ -80,6 +84,11 @@ impl Wire {
 
     pub(super) fn place(&mut self) -> &mut Place {
         &mut self._place
+    }
+
+    /// Has these bytes, which were read before, be read again.
+    pub(super) fn read_again(&mut self, bytes: Vec<u8>) {
+        self.again = bytes.into();
     }
 
     /// What makes the end of the connection a reset.
@@ -125,6 +134,11 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.again.is_empty() {
+            let count = self.again.len().min(buf.remaining());
+            buf.put_slice(&self.again.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.socket).poll_read(cx, buf) {
             self.ended |= read.is_ok() && buf.filled().len() == before;
