@@ -18,6 +18,9 @@ use hyper::StatusCode;
 /// The most bytes of a refused request's first line that the log shows.
 const MAX_SHOWN: usize = 256;
 
+/// The largest length: a target may count with a sign.
+const MAX_LENGTH: u64 = i64::MAX as u64;
+
 /// Bounds of a head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadLimits {
@@ -381,8 +384,7 @@ fn same_name(name: &[u8], known: &[u8]) -> bool {
 fn length(value: &[u8]) -> Option<u64> {
     let digits =
         std::str::from_utf8(value).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
-    // hyper has other uses for the largest.
-    digits.parse().ok().filter(|length| *length < u64::MAX - 2)
+    digits.parse().ok().filter(|length| *length <= MAX_LENGTH)
 }
 
 /// `chunked`, once. A request with another coding under it is understood and not to be had (RFC 9112, section 6.1).
@@ -468,7 +470,8 @@ impl Chunk {
             (Self::Size { size, digits }, byte) if byte.is_ascii_hexdigit() => {
                 // Sixteen digits are 64 bits.
                 let digit = (byte as char).to_digit(16)?;
-                let size = size.checked_mul(16)?.checked_add(digit.into())?;
+                let size =
+                    size.checked_mul(16)?.checked_add(digit.into()).filter(|size| *size <= MAX_LENGTH)?;
                 Some(Self::Size { size, digits: digits.checked_add(1).filter(|digits| *digits <= 16)? })
             }
             (Self::Size { digits: 0, .. }, _) => None,
