@@ -43,6 +43,7 @@ fn differs(before: &User, after: &User) -> Vec<&'static str> {
         ("rules", before.rules != after.rules),
         ("reverse", before.binds != after.binds),
         ("unix", before.paths != after.paths),
+        ("services", before.services != after.services),
         ("limits", before.limits != after.limits),
     ];
     parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

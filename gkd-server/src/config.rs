@@ -1,8 +1,9 @@
 //! What `server.toml` says ([`Config`]): reading it, and naming line and column of all that is wrong with it.
 //!
 //! Nothing is opened, resolved or bound here. A user's secret never stands in the file, the server's own
-//! neither. What stands of users is read in `users`.
+//! neither. What stands of users is read in `users`, of HTTP services in `services`.
 
+mod services;
 mod users;
 mod websocket;
 
@@ -17,6 +18,7 @@ use gkd_core::socket::Congestion;
 use gkd_proxy::SiteConfig;
 use gkd_proxy::program::{self, Failure, Size, TimeoutError, Timeouts};
 use gkd_proxy::rules::parse_range;
+use gkd_proxy::service::config::HttpConfig;
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
@@ -25,6 +27,7 @@ use crate::dir::Dir;
 use crate::listen::{self, ListenAddress, MAX_LISTENERS};
 use crate::public_name::PublicName;
 
+use services::{WrittenHttp, WrittenService};
 pub(crate) use users::User;
 use users::WrittenUser;
 use websocket::WrittenWebSocket;
@@ -69,6 +72,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// How long is waited for what.
     pub(crate) timeouts: Timeouts,
+    /// The front for HTTP services, and these; none where the file has neither.
+    pub(crate) http: Option<services::Http>,
     /// Who may come in. No name and no key stands twice.
     pub(crate) users: Vec<User>,
 }
@@ -124,6 +129,8 @@ struct Written {
     websocket: WrittenWebSocket,
     limits: WrittenLimits,
     timeouts: BTreeMap<Spanned<String>, Spanned<String>>,
+    http: Option<Spanned<WrittenHttp>>,
+    service: Vec<WrittenService>,
     user: Vec<WrittenUser>,
 }
 
@@ -187,6 +194,20 @@ impl Config {
         })
     }
 
+    /// The front for HTTP services, and these, if any.
+    pub(crate) fn http(&self) -> Option<&HttpConfig> {
+        self.http.as_ref().map(|http| &http.config)
+    }
+
+    /// Looks whether the files of the front and its services are there and right, which reading does not; the file is at this
+    /// path.
+    ///
+    /// # Errors
+    /// One is not: a line for each, as for other mistakes.
+    pub(crate) fn check_http(&self, path: &Path) -> Result<(), Failure> {
+        self.http.as_ref().map_or(Ok(()), |http| http.check(path))
+    }
+
     /// The limits and time-outs as a session takes them.
     pub(crate) fn session(&self) -> SessionConfig {
         self.timeouts.session(SessionConfig {
@@ -240,7 +261,7 @@ impl Judge<'_> {
     }
 
     fn config(&mut self, written: Written) -> Config {
-        let config = Config {
+        let mut config = Config {
             listen: written.listen.iter().filter_map(|one| self.value(one)).collect(),
             public: written.public.as_ref().and_then(|one| self.value(one)),
             site: written.site.as_ref().and_then(|one| self.site(one)),
@@ -251,8 +272,12 @@ impl Judge<'_> {
             websocket: self.websocket(&written.websocket),
             limits: self.limits(&written.limits),
             timeouts: self.timeouts(&written.timeouts),
+            http: None,
             users: self.users(&written.user),
         };
+        let usual = if config.listen.is_empty() { ListenAddress::usual() } else { Vec::new() };
+        let own = if config.listen.is_empty() { &usual } else { &config.listen };
+        config.http = self.http(written.http.as_ref(), &written.service, &written.user, own);
         let ports = listen::count(&config.listen);
         if let (true, Some(last)) = (ports > MAX_LISTENERS, written.listen.last()) {
             self.complain(last.span(), listen::too_many(ports));

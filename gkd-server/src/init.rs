@@ -104,12 +104,24 @@ impl Fresh {
 #[cfg(test)]
 mod tests {
     use gkd_proxy::program::Timeouts;
+    use gkd_proxy::service::config::{FrontLimits, HealthCheck, ServiceConfig};
 
     use super::*;
     use crate::config::{Config, Limits};
 
     fn fresh() -> Fresh {
         Fresh { key: SecretKey::generate(), user: SecretKey::generate(), key_is_there: false }
+    }
+
+    /// The file with all that it shows as a comment taken in; the first user stands for those of the examples.
+    fn taken_in() -> String {
+        let is_setting = |line: &str| line.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
+        let text = fresh().config(None).replace("[\"anna\", \"ben\"]", "[\"first\"]");
+        let lines = text.lines().map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.starts_with('[') || is_setting(setting) => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        });
+        lines.collect()
     }
 
     #[test]
@@ -126,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_the_file_shows_of_a_user_may_stand_there() {
-        let text = fresh().config(None);
+        let text = taken_in();
         let shown: String = text
             .lines()
             .filter_map(|line| line.strip_prefix("#   "))
@@ -141,25 +153,28 @@ mod tests {
             (Some(4), Some(16), Some(1000))
         );
         assert_eq!(user.limits.speeds.up, Some("10M".parse().unwrap()));
+        assert_eq!(user.services.to_string(), "shop, anna-*");
     }
 
     #[test]
     fn what_the_file_shows_as_a_comment_may_be_taken_in() {
-        let text: String = fresh()
-            .config(None)
-            .lines()
-            .map(|line| match line.strip_prefix("# ") {
-                Some(setting) if setting.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => {
-                    format!("{setting}\n")
-                }
-                _ => format!("{line}\n"),
-            })
-            .collect();
+        let text = taken_in();
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.allow.len(), 2, "{text}");
         assert!(config.public.is_some() && config.site().is_some());
         assert_eq!(config.limits, Limits::default(), "what the comments call the default is the default");
         assert_eq!(config.timeouts, Timeouts::default(), "likewise");
+        let http = config.http().unwrap();
+        let mut limits = http.limits;
+        (limits.max_body, limits.requests_per_second) = (None, None);
+        assert_eq!(limits, FrontLimits::default(), "likewise");
+        assert_eq!((http.limits.max_body, http.limits.requests_per_second), (Some(1 << 30), Some(100)));
+        let [shop] = &http.services[..] else { panic!("one is shown") };
+        let usual = ServiceConfig::new("shop");
+        assert_eq!((shop.balance, &shop.host, shop.https), (usual.balance, &usual.host, usual.https), "likewise");
+        let health = shop.health.as_ref().unwrap();
+        assert_eq!(*health, HealthCheck::new("/healthz"), "likewise");
+        assert_eq!((shop.targets.len(), &shop.users[..]), (4, &["first".to_owned()][..]));
         assert_eq!((text.matches("\nsessions = ").count(), text.matches("\nresume = ").count()), (1, 1));
     }
 }

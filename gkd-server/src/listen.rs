@@ -11,6 +11,7 @@ use gkd_core::link::{Address, AddressError, Host};
 use gkd_core::socket::{self, BACKLOG};
 
 use gkd_proxy::program::Failure;
+use gkd_proxy::service::config::FrontListen;
 
 /// gkd's usual port.
 const PORT: u16 = 9990;
@@ -49,6 +50,14 @@ impl ListenAddress {
     /// Its ports; 0 alone is any.
     pub(crate) fn ports(&self) -> RangeInclusive<u16> {
         self.first..=self.last
+    }
+
+    /// Whether a front cannot listen there as well. Of a name it is not known before it is resolved.
+    pub(crate) fn clashes_with(&self, front: &FrontListen) -> bool {
+        match &self.host {
+            Host::Ip(ip) => self.ports().any(|port| front.clashes_with(*ip, port)),
+            Host::Name(_) => false,
+        }
     }
 
     fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {

@@ -27,6 +27,11 @@ impl Size {
         Self(mib << 20)
     }
 
+    /// So many KiB.
+    pub const fn from_kib(kib: u64) -> Self {
+        Self(kib << 10)
+    }
+
     /// In bytes.
     pub fn bytes(self) -> u64 {
         self.0

@@ -7,6 +7,7 @@ use gkd_core::identity::{PublicKey, parse_public, public_text};
 use gkd_proxy::program;
 use gkd_proxy::rate::{Speed, Speeds};
 use gkd_proxy::rules::{Bind, Binds, PathRule, Paths, Ports, Rule, Subject, Verdict};
+use gkd_proxy::service::config::{NamePattern, ServiceNames};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -22,6 +23,9 @@ const MAX_BINDS: usize = 1000;
 /// The most entries of `unix`.
 const MAX_PATHS: usize = 1000;
 
+/// The most entries of `services`.
+const MAX_SERVICES: usize = 1000;
+
 /// One who may come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
@@ -33,6 +37,8 @@ pub(crate) struct User {
     pub(crate) binds: Arc<Binds>,
     /// Which Unix sockets it may reach.
     pub(crate) paths: Arc<Paths>,
+    /// Which services it may announce.
+    pub(crate) services: Arc<ServiceNames>,
     pub(crate) limits: UserLimits,
 }
 
@@ -51,12 +57,14 @@ pub(crate) struct UserLimits {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenUser {
-    name: Spanned<String>,
+    pub(super) name: Spanned<String>,
     key: Spanned<String>,
     rules: Option<Spanned<Vec<Spanned<WrittenRule>>>>,
     reverse: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     unix: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) services: Vec<Spanned<String>>,
     #[serde(default)]
     limits: WrittenUserLimits,
 }
@@ -104,9 +112,10 @@ impl Judge<'_> {
             let rules = one.rules.as_ref().map(|rules| self.rules(rules)).unwrap_or_default().into();
             let binds = one.reverse.as_ref().map(|binds| self.binds(binds)).unwrap_or_default().into();
             let paths = self.paths(&one.unix).into();
+            let services = self.service_names(&one.services).into();
             let limits = self.user_limits(&one.limits);
             if let (Some(name), Some(key)) = (name, key) {
-                users.push(User { name, key, rules, binds, paths, limits });
+                users.push(User { name, key, rules, binds, paths, services, limits });
             }
         }
         users
@@ -176,6 +185,16 @@ impl Judge<'_> {
             self.complain(one.span(), words);
         }
         Paths::new(written.iter().take(MAX_PATHS).filter_map(|one| self.value::<PathRule>(one)))
+    }
+
+    fn service_names(&mut self, written: &[Spanned<String>]) -> ServiceNames {
+        if let Some(one) = written.get(MAX_SERVICES) {
+            let words =
+                format!("{} entries are more than the {MAX_SERVICES} that services takes", written.len());
+            self.complain(one.span(), words);
+        }
+        let names = written.iter().take(MAX_SERVICES);
+        ServiceNames::new(names.filter_map(|one| self.value::<NamePattern>(one)))
     }
 
     fn user_limits(&mut self, written: &WrittenUserLimits) -> UserLimits {

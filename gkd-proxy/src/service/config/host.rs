@@ -37,7 +37,7 @@ pub enum HostError {
     )]
     Empty,
     /// Letters beyond ASCII.
-    #[error("\"{}\" has {1:?}: write the name in its ASCII form, which begins with xn--", .0.escape_debug())]
+    #[error("\"{}\" has {:?}: write the name in its ASCII form, which begins with xn--", .0.escape_debug(), .1)]
     NotAscii(Box<str>, char),
     /// A whole URL.
     #[error("\"{}\" is more than a host: write \"{}\"", .0.escape_debug(), .1.escape_debug())]

@@ -32,7 +32,7 @@ pub enum NameError {
     #[error("the service's name \"{}\" has capitals: write \"{}\"", .0.escape_debug(), .0.to_ascii_lowercase().escape_debug())]
     Capitals(Box<str>),
     /// A character that no label has.
-    #[error("the service's name \"{}\" has a wrong character, {1:?}: small letters, digits and '-' stand in one", .0.escape_debug())]
+    #[error("the service's name \"{}\" has a wrong character, {:?}: small letters, digits and '-' stand in one", .0.escape_debug(), .1)]
     Character(Box<str>, char),
     /// It begins or ends so.
     #[error("the service's name \"{}\" begins or ends with '-': leave it out", .0.escape_debug())]

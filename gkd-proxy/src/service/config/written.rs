@@ -39,7 +39,7 @@ pub enum WordsError {
     #[error("a target at {}:// is not to be had: write http:// for HTTP/1.1, h2c:// for HTTP/2, both without TLS, or the path of a folder", .0.escape_debug())]
     Scheme(Box<str>),
     /// Something behind the port, or in front of the host.
-    #[error("\"{}\" is more than {1}://HOST:PORT: a target has no path and no user there", .0.escape_debug())]
+    #[error("\"{}\" is more than {}://HOST:PORT: a target has no path and no user there", .0.escape_debug(), .1)]
     TargetMore(Box<str>, &'static str),
     /// The target's host or port is none.
     #[error("the target is wrong: {0}")]
@@ -51,10 +51,10 @@ pub enum WordsError {
     #[error("the path has {0} bytes, {MAX_PATH} are the most: shorten it")]
     LongPath(usize),
     /// A character that stands in no path.
-    #[error("the path \"{}\" has a wrong character, {1:?}: write it as %XX", .0.escape_debug())]
+    #[error("the path \"{}\" has a wrong character, {:?}: write it as %XX", .0.escape_debug(), .1)]
     PathCharacter(Box<str>, char),
     /// A query, or a fragment, where a path alone stands.
-    #[error("the path \"{}\" has a {1}, and requests are told apart by path alone: leave out what follows", .0.escape_debug())]
+    #[error("the path \"{}\" has a {}, and requests are told apart by path alone: leave out what follows", .0.escape_debug(), .1)]
     PathMore(Box<str>, char),
     /// A star, as if the path did not stand for what is below it.
     #[error("the path \"{}\" ends with a *, and stands for all below it without: write \"{}\"", .0.escape_debug(), .1.escape_debug())]
@@ -63,16 +63,16 @@ pub enum WordsError {
     #[error("the path \"{}\" holds an empty part, . or ..: write it without", .0.escape_debug())]
     PathPart(Box<str>),
     /// A letter that is written as %XX, and would never be met so.
-    #[error("the path \"{}\" writes {1:?} as %XX: write it as it is", .0.escape_debug())]
+    #[error("the path \"{}\" writes {:?} as %XX: write it as it is", .0.escape_debug(), .1)]
     PathEscape(Box<str>, char),
     /// A % that is no %XX.
     #[error("the path \"{}\" has a % without two hexadecimal digits behind it: write %25", .0.escape_debug())]
     PathPercent(Box<str>),
     /// None of the words that may stand there.
-    #[error("\"{}\" is no {1}: write {2}", .0.escape_debug())]
+    #[error("\"{}\" is no {}: write {}", .0.escape_debug(), .1, .2)]
     Choice(Box<str>, &'static str, &'static str),
     /// What a target is to read as Host is none.
-    #[error("\"{}\" is nothing that a target could read as host: write \"keep\", \"target\", or a host with or without a port ({1})", .0.escape_debug())]
+    #[error("\"{}\" is nothing that a target could read as host: write \"keep\", \"target\", or a host with or without a port ({})", .0.escape_debug(), .1)]
     HostRewrite(Box<str>, HostError),
     /// The path of a file that depends on where the program was started.
     #[error("\"{}\" is no whole path: write one that begins with /", .0.escape_debug())]
