@@ -178,4 +178,6 @@ impl fmt::Debug for Certificates {
 }
 
 #[cfg(test)]
+pub(super) mod made;
+#[cfg(test)]
 mod tests;

@@ -220,8 +220,7 @@ fn a_target_that_goes_moves_its_own_clients_alone() {
 fn the_same_seed_and_keys_lead_clients_to_the_same_targets() {
     let places = |seed, keys: &[u64]| -> Vec<u64> {
         let mut balancer = Balancer::new(Method::Address, 3, seed);
-        let names: HashMap<_, _> =
-            keys.iter().map(|key| (balancer.add_as(*key, 1).unwrap(), *key)).collect();
+        let names: HashMap<_, _> = keys.iter().map(|key| (balancer.add_as(*key, 1).unwrap(), *key)).collect();
         let now = Instant::now();
         (0..300).map(|number| names[&balancer.pick(client(number), &[], now).unwrap().target()]).collect()
     };

@@ -1,10 +1,6 @@
 use std::fs;
-use std::path::Path;
 
-use rcgen::{
-    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
-    SignatureAlgorithm,
-};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use tempfile::TempDir;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -12,21 +8,8 @@ use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, ServerConnection, SignatureScheme,
 };
 
+use super::made::write;
 use super::*;
-
-/// Writes a new certificate for these names.
-fn write(folder: &Path, file: &str, names: &[&str], kind: &'static SignatureAlgorithm) -> CertificateFiles {
-    let key = KeyPair::generate_for(kind).unwrap();
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-    let files = CertificateFiles {
-        certificate: folder.join(format!("{file}.pem")),
-        key: folder.join(format!("{file}.key")),
-    };
-    fs::write(&files.certificate, certificate.pem()).unwrap();
-    fs::write(&files.key, key.serialize_pem()).unwrap();
-    files
-}
 
 fn own(files: &CertificateFiles) -> CertificateDer<'static> {
     files.load().unwrap().cert[0].clone()

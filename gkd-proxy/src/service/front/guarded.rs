@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::Activity;
 use super::framing::{Flaw, Framing, HeadLimits, Step, first_line};
@@ -87,7 +87,8 @@ pub(super) struct Guarded<S> {
     /// Heads that were let through or replaced.
     heads: u64,
     times: Times,
-    waiting: Option<(Phase, u64)>,
+    /// When the head began that is not whole.
+    began: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     watch: Arc<Watch>,
     activity: Arc<Activity>,
@@ -123,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             passing: 0,
             heads: 0,
             times,
-            waiting: None,
+            began: None,
             timer: None,
             watch: Arc::clone(&watch),
             activity,
@@ -133,10 +134,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     fn look(&mut self) -> Look {
         loop {
-            let between = self.framing.is_in_head();
+            let head = self.framing.is_in_head();
             match self.framing.step(&self.buffer) {
                 Step::Pass(count) => {
-                    self.heads += u64::from(between);
+                    self.heads += u64::from(head);
+                    self.began = None;
                     self.passing = count;
                     return Look::Pass;
                 }
@@ -196,35 +198,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when what is waited for took too long.
+    /// Ready when what is waited for took too long. hyper does not read again only because a request was answered, so the time
+    /// is looked at whenever the timer ends, and that runs on: it costs nothing for each request.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
-        let phase = match self.activity.idle() {
-            // What is read behind an unanswered request has time.
-            None => None,
-            Some(_) if !self.framing.is_in_head() => None,
-            Some(_) if self.framing.is_between() && self.buffer.is_empty() => Some(Phase::Request),
-            Some(_) => Some(Phase::Head),
-        };
-        let Some(phase) = phase else {
-            self.waiting = None;
-            return Poll::Pending;
-        };
-        if self.waiting != Some((phase, self.heads)) {
-            self.waiting = Some((phase, self.heads));
-            let time = match phase {
-                Phase::Request if self.heads > 0 => self.times.keep_alive,
-                Phase::Request | Phase::Head => self.times.head,
-            };
-            let until = Instant::now() + time;
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(until),
-                None => self.timer = Some(Box::pin(tokio::time::sleep_until(until))),
+        loop {
+            let now = Instant::now();
+            let (until, phase) = self.deadline(now);
+            if let Some(phase) = phase
+                && now >= until
+            {
+                return Poll::Ready(phase);
             }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if timer.is_elapsed() || timer.deadline() > until {
+                timer.as_mut().reset(until);
+            }
+            ready!(timer.as_mut().poll(cx));
         }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx).map(|()| phase),
-            None => Poll::Pending,
+    }
+
+    /// When what is waited for will be late; or when to look again, where nothing is.
+    fn deadline(&mut self, now: Instant) -> (Instant, Option<Phase>) {
+        let Some((idle, _)) = self.activity.idle().filter(|_| self.framing.is_in_head()) else {
+            return (now + self.times.head.min(self.times.keep_alive), None);
+        };
+        if self.framing.is_between() && self.buffer.is_empty() {
+            let time = if self.heads == 0 { self.times.head } else { self.times.keep_alive };
+            return (idle + time, Some(Phase::Request));
         }
+        // What comes ahead of the answer before it has time until then.
+        let began = *self.began.get_or_insert(now);
+        (began.max(idle) + self.times.head, Some(Phase::Head))
     }
 
     fn pass(&mut self, buf: &mut ReadBuf<'_>) {

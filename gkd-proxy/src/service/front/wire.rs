@@ -115,7 +115,7 @@ impl Wire {
             left: MAX_DISCARD,
         });
         let mut piece = [std::mem::MaybeUninit::uninit(); 4096];
-        while discarding.until.as_mut().poll(cx).is_pending() {
+        while discarding.until.as_mut().poll(cx).is_pending() && self.abort.as_mut().poll(cx).is_pending() {
             let mut piece = ReadBuf::uninit(&mut piece);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut piece))?;
             let count = piece.filled().len();

@@ -201,7 +201,8 @@ impl Raw {
         let reading = async {
             loop {
                 let mut head = [0; 9];
-                self.0.read_exact(&mut head).await.expect("the connection ended before");
+                let read = self.0.read_exact(&mut head).await;
+                read.unwrap_or_else(|error| panic!("no frame {kind}: {error}"));
                 let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
                 let mut payload = vec![0; len];
                 self.0.read_exact(&mut payload).await.unwrap();

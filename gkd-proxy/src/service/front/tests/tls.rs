@@ -1,11 +1,10 @@
 //! TLS: which certificate is shown, what is spoken within, and new certificates while the front runs.
 
-use std::fs;
 use std::path::Path;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
-use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+use rcgen::PKCS_ED25519;
 use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -14,15 +13,10 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::*;
+use crate::service::certificates::made;
 
 fn write(folder: &Path, name: &str) -> CertificateFiles {
-    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
-    let (certificate_file, key_file) =
-        (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-    fs::write(&certificate_file, certificate.pem()).unwrap();
-    fs::write(&key_file, key.serialize_pem()).unwrap();
-    CertificateFiles { certificate: certificate_file, key: key_file }
+    made::write(folder, name, &[name], &PKCS_ED25519)
 }
 
 /// Connects as one who trusts these alone.
