@@ -9,6 +9,15 @@
 //! * the body was framed beyond doubt, is within its limit, and fails when its sender falls silent. Then the front answers
 //!   by itself, and drops the future of [`Answer::answer`];
 //! * `hyper::upgrade::on` works where the request asks for an upgrade.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `connection`, `wire`, `proxied` | one connection, its socket, and the PROXY header in front of it |
+//! | `framing`, `guarded` | where a request of HTTP/1.1 begins and ends, judged ahead of hyper |
+//! | `visitor`, `request`, `id` | one request: judged, named, and given on or refused |
+//! | `upload`, `download`, `unanswered` | its bodies, and what is over with the answer |
+//! | `activity`, `places`, `rates`, `stalls` | who may have how much of what |
+//! | `settings`, `counts` | what it was told, and what it tells |
 
 mod activity;
 mod connection;
@@ -374,7 +383,9 @@ impl Shared {
             }
         };
         let silence = settings.limits.silence;
-        let wire = Wire::new(socket, silence, self.abort.clone(), place, self.serving.token());
+        // Children: what all connections wait for at once would be a lock of all of them.
+        let (stop, abort) = (self.stop.child_token(), self.abort.child_token());
+        let wire = Wire::new(socket, silence, abort.clone(), place, self.serving.token());
         let accepted = Accepted {
             front: Arc::clone(self),
             settings,
@@ -383,9 +394,8 @@ impl Shared {
             peer,
             local: canonical(local),
             tls: tls.then(|| self.tls.clone()),
-            stop: self.stop.clone(),
+            stop,
         };
-        let abort = self.abort.clone();
         self.serving.spawn(async move { abort.run_until_cancelled(accepted.serve()).await });
     }
 }

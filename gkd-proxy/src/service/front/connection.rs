@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -82,15 +83,16 @@ struct Ready<S> {
 
 /// One that is ready, with TLS or without.
 enum Opened {
-    Plain(Ready<Wire>),
-    Tls(Box<Ready<tokio_rustls::server::TlsStream<Wire>>>),
+    Plain(Box<Ready<Wire>>),
+    Tls(Box<Ready<TlsStream<Wire>>>),
 }
 
 impl Accepted {
     /// Serves it.
     pub(super) async fn serve(self) {
         let front = Arc::clone(&self.front);
-        let (slot, stop) = (self.settings.slots.enter(), self.stop.clone());
+        let (slot, stop, activity) =
+            (self.settings.slots.enter(), self.stop.clone(), Arc::clone(&self.activity));
         let opened = tokio::select! {
             opened = self.open() => opened.inspect_err(|error| {
                 tracing::debug!("a visitor's connection failed: {}", error.to_string().escape_debug());
@@ -101,6 +103,7 @@ impl Accepted {
             }
             // Nothing was asked for yet.
             () = stop.cancelled() => return,
+            () = activity.asked_to_give_way() => return,
         };
         drop(slot);
         match opened {
@@ -145,7 +148,7 @@ impl Accepted {
             None => {
                 let mut stream = self.wire;
                 let http2 = begins_with_preface(&mut stream).await?;
-                Ok(Opened::Plain(Ready { stream, http2, visitor, broken, stop }))
+                Ok(Opened::Plain(Box::new(Ready { stream, http2, visitor, broken, stop })))
             }
         }
     }

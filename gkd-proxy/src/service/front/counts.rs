@@ -57,7 +57,7 @@ pub struct Refused {
     pub connections: u64,
     /// Connections above those of one address.
     pub connections_per_address: u64,
-    /// Connections whose PROXY header or TLS failed or took too long.
+    /// Connections whose PROXY header or TLS failed, or that did not come to HTTP in time.
     pub handshakes: u64,
     /// Requests whose head breaks a rule, is too large or took too long, or that have no host.
     pub heads: u64,

@@ -218,7 +218,7 @@ impl Framing {
             State::Chunked { chunk, upgrade } => {
                 let upgrade = *upgrade;
                 match chunk.read(bytes, limits) {
-                    (passed, Progress::Within) if passed == 0 => Step::More,
+                    (0, Progress::Within) => Step::More,
                     (passed, Progress::Within) => Step::Pass(passed),
                     (passed, Progress::Whole) => {
                         self.state = Self::behind(upgrade);

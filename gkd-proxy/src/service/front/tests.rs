@@ -130,7 +130,7 @@ impl Service {
 async fn until(mut is_so: impl FnMut() -> bool) {
     let waiting = async {
         while !is_so() {
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(1)).await;
         }
     };
     timeout(PATIENCE, waiting).await.expect("it never became so");

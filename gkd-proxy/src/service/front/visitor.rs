@@ -156,7 +156,7 @@ impl Visitor {
         let protocols = self.front.answer.extended_connect();
         request::judge(parts, self.tls, protocols).inspect_err(|_| counts.heads.add())?;
         if let Some(per_second) = self.settings.limits.requests_per_second
-            && !self.trusted
+            && self.is_itself()
         {
             let address = whole_network(self.client.ip());
             let taken = self.front.rates.take(address, per_second, Instant::now().into_std());
@@ -217,6 +217,11 @@ impl Visitor {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Whether the client is known, and is not many behind one who is trusted.
+    fn is_itself(&self) -> bool {
+        !self.trusted || self.client != self.peer
     }
 
     /// Whether requests are logged.

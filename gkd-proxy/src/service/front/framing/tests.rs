@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 1024, lines: 10 };
@@ -205,4 +207,49 @@ fn bytes_may_pass_unseen_up_to_the_end_of_a_body() {
 fn the_log_shows_no_more_than_the_first_line() {
     assert_eq!(first_line(b"GET / HTTP/1.1\nX: y\n\n"), "GET / HTTP/1.1");
     assert_eq!(first_line(&[b'x'; 5000]).len(), 256);
+}
+
+/// What requests are made of, right and wrong.
+const PARTS: [&str; 22] = [
+    "GET / HTTP/1.1\r\n",
+    "POST /x HTTP/1.1\r\n",
+    "GET / HTTP/1.0\r\n",
+    "CONNECT a:1 HTTP/1.1\r\n",
+    "Host: a\r\n",
+    "Content-Length: 3\r\n",
+    "Content-Length: 0\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Upgrade: x\r\n",
+    "X: y\r\n",
+    "X: y\n",
+    " y\r\n",
+    "\r\n",
+    "\r\n",
+    "\r",
+    "\n",
+    "abc",
+    "3\r\nabc\r\n",
+    "3;x\r\nabc\r\n",
+    "0\r\n\r\n",
+    "0\r\nX: y\r\n\r\n",
+    "0\n\r\n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn how_bytes_come_in_pieces_makes_no_difference(
+        parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 1..16),
+        piece in 1_usize..40,
+    ) {
+        let input = parts.concat();
+        let (whole, whole_end, _) = feed(input.as_bytes(), usize::MAX);
+        let (passed, end, _) = feed(input.as_bytes(), piece);
+        prop_assert_eq!(String::from_utf8_lossy(&passed), String::from_utf8_lossy(&whole));
+        prop_assert_eq!(end, whole_end);
+        // What was let through is let through again.
+        let (again, _, _) = feed(&whole, piece);
+        prop_assert_eq!(again, whole);
+    }
 }

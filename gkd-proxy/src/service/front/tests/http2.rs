@@ -87,7 +87,7 @@ async fn what_is_refused_is_refused_alone() {
     // Its own library would not send such a head; by hand then.
     let mut raw = Raw::connect(&running).await;
     raw.request(1, &[("x", &"y".repeat(5000))]).await;
-    let (_, _, stream, payload) = raw.frame_of(HEADERS).await;
+    let (_, _, stream, payload) = raw.frame_of(&[HEADERS]).await;
     // `:status: 431`, as the library writes it: a literal with an indexed name.
     assert_eq!(stream, 1);
     assert!(
@@ -133,7 +133,7 @@ async fn an_idle_connection_is_told_to_go() {
     config.limits.head = Duration::from_millis(100);
     let running = run(&config).await;
     let mut raw = Raw::connect(&running).await;
-    let (_, _, _, payload) = raw.frame_of(GOAWAY).await;
+    let (_, _, _, payload) = raw.frame_of(&[GOAWAY]).await;
     assert_eq!(payload[4..8], [0; 4]);
 }
 
@@ -196,17 +196,17 @@ impl Raw {
         self.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("/", more))).await.unwrap();
     }
 
-    /// The next frame of this kind.
-    async fn frame_of(&mut self, kind: u8) -> (u8, u8, u32, Vec<u8>) {
+    /// The next frame of one of these kinds.
+    async fn frame_of(&mut self, kinds: &[u8]) -> (u8, u8, u32, Vec<u8>) {
         let reading = async {
             loop {
                 let mut head = [0; 9];
                 let read = self.0.read_exact(&mut head).await;
-                read.unwrap_or_else(|error| panic!("no frame {kind}: {error}"));
+                read.unwrap_or_else(|error| panic!("no frame of {kinds:?}: {error}"));
                 let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
                 let mut payload = vec![0; len];
                 self.0.read_exact(&mut payload).await.unwrap();
-                if head[3] == kind {
+                if kinds.contains(&head[3]) {
                     let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
                     return (head[3], head[4], stream, payload);
                 }
@@ -261,6 +261,27 @@ async fn a_client_that_resets_all_it_asks_for_is_ended() {
 }
 
 #[tokio::test]
+async fn a_client_that_gives_up_all_that_reached_the_service_is_ended() {
+    let running = run(&config()).await;
+    let mut raw = Raw::connect(&running).await;
+    let mut count = 0;
+    while running.front.status().refused.abandoned == 0 {
+        let stream = count as u32 * 2 + 1;
+        count += 1;
+        assert!(count < 1000, "it may do so for ever");
+        let _ = raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("/never", &[]))).await;
+        let ended = || running.front.status().connections == 0;
+        until(|| running.service.asked().len() == count || ended()).await;
+        let _ = raw.send(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await;
+        until(|| running.service.given_up.load(Ordering::SeqCst) == count || ended()).await;
+    }
+    // A page of images that is left at once is none of that.
+    assert!(count > 100, "{count}");
+    until(|| running.front.status().connections == 0).await;
+    others_are_served(&running).await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_on_with_headers_for_ever_is_ended() {
     let running = run(&config()).await;
     let mut raw = Raw::connect(&running).await;
@@ -289,18 +310,33 @@ async fn a_client_that_wants_answers_and_reads_none_is_ended() {
 }
 
 #[tokio::test]
-async fn frames_that_break_the_rules_end_their_stream_or_the_connection() {
+async fn headers_that_are_none_of_http2_reach_nobody() {
     let running = run(&config()).await;
-    let mut raw = Raw::connect(&running).await;
-    for (stream, header) in
-        [(1, ("transfer-encoding", "chunked")), (3, ("connection", "close")), (5, ("X", "y"))]
-    {
-        raw.request(stream, &[header]).await;
-        let (_, _, reset, _) = raw.frame_of(RST_STREAM).await;
-        assert_eq!(reset, stream);
+    for header in [
+        ("transfer-encoding", "chunked"),
+        ("connection", "close"),
+        ("upgrade", "x"),
+        ("keep-alive", "1"),
+        ("te", "chunked"),
+        ("X", "y"),
+        ("x y", "z"),
+        ("x", "a\r\nb: c"),
+        (":path", "/other"),
+        ("content-length", "5"),
+        ("content-length", "x"),
+    ] {
+        let mut raw = Raw::connect(&running).await;
+        raw.request(1, &[header]).await;
+        // The stream alone, or the connection with it.
+        let (kind, _, _, payload) = raw.frame_of(&[RST_STREAM, GOAWAY]).await;
+        let reason = if kind == GOAWAY { &payload[4..8] } else { &payload[..] };
+        assert_ne!(reason, [0; 4], "{header:?}");
     }
     // A stream's number that was used.
+    let mut raw = Raw::connect(&running).await;
     raw.request(1, &[]).await;
-    raw.frame_of(GOAWAY).await;
-    assert!(running.service.asked().is_empty());
+    raw.frame_of(&[HEADERS]).await;
+    raw.request(1, &[]).await;
+    raw.frame_of(&[GOAWAY]).await;
+    assert_eq!(running.service.asked(), ["GET /"]);
 }
