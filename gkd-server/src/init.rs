@@ -171,7 +171,11 @@ mod tests {
         assert_eq!((http.limits.max_body, http.limits.requests_per_second), (Some(1 << 30), Some(100)));
         let [shop] = &http.services[..] else { panic!("one is shown") };
         let usual = ServiceConfig::new("shop");
-        assert_eq!((shop.balance, &shop.host, shop.https), (usual.balance, &usual.host, usual.https), "likewise");
+        assert_eq!(
+            (shop.balance, &shop.host, shop.https),
+            (usual.balance, &usual.host, usual.https),
+            "likewise"
+        );
         let health = shop.health.as_ref().unwrap();
         assert_eq!(*health, HealthCheck::new("/healthz"), "likewise");
         assert_eq!((shop.targets.len(), &shop.users[..]), (4, &["first".to_owned()][..]));

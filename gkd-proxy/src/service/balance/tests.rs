@@ -535,7 +535,7 @@ impl Account {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
     fn whatever_happens_the_rules_hold(seed: u64, steps in prop::collection::vec(steps(), 1..300)) {
