@@ -186,7 +186,9 @@ async fn run(config: &HttpConfig) -> Running {
 
 impl Running {
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.addr).await.unwrap()
+        let socket = TcpStream::connect(self.addr).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket
     }
 
     /// Sends bytes on a connection of its own, and reads to its end.

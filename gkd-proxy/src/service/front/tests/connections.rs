@@ -43,6 +43,21 @@ async fn at_the_bound_an_idle_connection_gives_way() {
 }
 
 #[tokio::test]
+async fn those_that_say_nothing_keep_nobody_out() {
+    let mut config = config();
+    config.limits.connections = 3;
+    let running = run(&config).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(running.connect().await);
+        let answer = running.send(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(statuses(&answer), [200]);
+    }
+    assert_eq!(read_to_end(&mut silent[0]).await, "");
+    assert!(running.front.status().connections <= 3);
+}
+
+#[tokio::test]
 async fn an_address_has_a_rate() {
     let mut config = config();
     config.limits.requests_per_second = Some(3);

@@ -264,6 +264,7 @@ async fn a_client_that_resets_all_it_asks_for_is_ended() {
 async fn a_client_that_gives_up_all_that_reached_the_service_is_ended() {
     let running = run(&config()).await;
     let mut raw = Raw::connect(&running).await;
+    until(|| running.front.status().connections == 1).await;
     let mut count = 0;
     while running.front.status().refused.abandoned == 0 {
         let stream = count as u32 * 2 + 1;
