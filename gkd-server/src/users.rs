@@ -199,7 +199,11 @@ fn change(dir: &Dir, edit: impl FnOnce(&mut Edit) -> Result<(), edit::EditError>
     let mut document = Edit::parse(&dir.read_config()?).map_err(|error| wrong(&error))?;
     edit(&mut document).map_err(|error| wrong(&error))?;
     let text = document.text();
-    Config::parse(&text).map_err(|problems| Failure::bug(problems.of(&path)))?;
+    // A user who is removed may be one that a service names.
+    Config::parse(&text).map_err(|problems| {
+        let words = problems.of(&path);
+        Failure::config(format!("nothing is changed, for the file would be wrong then: {words}"))
+    })?;
     dir::replace(&path, &text)
 }
 

@@ -118,7 +118,7 @@ fn mistakes_in_the_file_are_named_with_their_line() {
         (right.replace("[limits]", "lisen = []\n[limits]"), "lisen"),
         (right.replace("# allow = ", "allow = [\"10.0.0.0/33\"] # "), "10.0.0.0/33"),
         (right.replace("127.0.0.1:0", "127.0.0.1"), "listen = "),
-        (right.replace("key = \"", "key = \"x"), "key = \"x"),
+        (right.replace("\nkey = \"", "\nkey = \"x"), "key = \"x"),
         (right.replace("[limits]", "[limits"), "[limits"),
         (format!("{right}\n{}", &right[right.find("[[user]]").unwrap()..]), ""),
     ] {
@@ -218,6 +218,47 @@ fn a_rule_that_can_never_match_is_a_mistake() {
         let words = files.fails(78, command);
         assert!(words.contains("rule 2 ") && words.contains("can never match, for rule 1 "), "{words}");
     }
+}
+
+/// A front, and a service of these lines.
+fn services(lines: &str) -> String {
+    format!(
+        "[http]\nlisten = [\"http://127.0.0.1:8080\"]\n[[service]]\nname = \"shop\"\nhosts = [\"shop.example\"]\n{lines}\n"
+    )
+}
+
+#[test]
+fn services_are_checked_with_what_they_name() {
+    let (files, _) = Files::initialised();
+    let right = files.config();
+    let with = |lines: &str| files.edit(|_| format!("{right}\n{}", services(lines)));
+    with("targets = [\"http://127.0.0.1:1\", \"/\"]");
+    assert!(files.ok(&["check"]).ends_with(", answers for 1 service at http://127.0.0.1:8080\n"));
+    let line = right.lines().count() + 7;
+    for (lines, told) in [
+        ("targets = [\"127.0.0.1:1\"]", "column 12: \"127.0.0.1:1\" is no target: write http://HOST:PORT"),
+        ("targets = [\"/none/such\"]", "column 12: the target's folder /none/such cannot be read: "),
+        (
+            "users = [\"bob\"]",
+            "column 10: there is no user \"bob\": gkd-server user add makes one, or remove it here",
+        ),
+    ] {
+        with(lines);
+        let words = files.fails(78, &["check"]);
+        assert!(words.contains(&format!("server.toml, line {line}, {told}")), "{words}");
+    }
+}
+
+#[test]
+fn a_user_that_a_service_names_is_not_removed() {
+    let (files, _) = Files::initialised();
+    files.edit(|text| format!("{text}\n{}", services("users = [\"first\"]")));
+    files.ok(&["check"]);
+    let before = files.config();
+    let words = files.fails(78, &["user", "remove", "first"]);
+    let told = "nothing is changed, for the file would be wrong then: ";
+    assert!(words.contains(told) && words.contains("there is no user \"first\""), "{words}");
+    assert_eq!(files.config(), before);
 }
 
 #[test]

@@ -186,8 +186,8 @@ pub(super) fn is_label(label: &str) -> bool {
 /// Hands on the host of a request as patterns have it: without its port and the dot at its end, and in lower case. What can
 /// be no host is the empty one, as where a request names none. Allocates for IPv6 addresses alone.
 pub(in crate::service) fn with_canonical<R>(host: &str, then: impl FnOnce(&str) -> R) -> R {
-    if host.starts_with('[') {
-        let address = host[1..].split_once(']').and_then(|(address, _)| address.parse::<Ipv6Addr>().ok());
+    if let Some(bracketed) = host.strip_prefix('[') {
+        let address = bracketed.split_once(']').and_then(|(address, _)| address.parse::<Ipv6Addr>().ok());
         return then(&address.map(|address| format!("[{address}]")).unwrap_or_default());
     }
     let name = host.split_once(':').map_or(host, |(name, _)| name);

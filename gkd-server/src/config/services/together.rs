@@ -314,7 +314,7 @@ impl<'j, 'text, 'a> Together<'j, 'text, 'a> {
 }
 
 /// The hosts of a service that are right, each with its words.
-fn patterns<'a>(written: &'a WrittenService) -> impl Iterator<Item = (HostPattern, &'a Spanned<String>)> {
+fn patterns(written: &WrittenService) -> impl Iterator<Item = (HostPattern, &Spanned<String>)> {
     let hosts = written.hosts.iter().take(super::MAX_HOSTS);
     hosts.filter_map(|words| Some((words.get_ref().parse().ok()?, words)))
 }
