@@ -221,8 +221,8 @@ impl Front {
         self.ports().iter().map(|port| port.address).collect()
     }
 
-    /// Does from now on what this configuration says. Ports that it does not have are closed, and what came in there is served to its end;
-    /// connections keep the limits that they began with.
+    /// Does from now on what this configuration says. Ports that it does not have are closed, and what came in there is
+    /// served to its end; connections keep the limits that they began with.
     ///
     /// # Errors
     /// A new port, a certificate or the access log is not to be had; then nothing has changed.
