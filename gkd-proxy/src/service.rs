@@ -4,8 +4,12 @@
 //! the service's targets: a web server, a folder, or what a client behind NAT announced. Nothing is held whole: bodies
 //! pass as they come, in both directions.
 
+pub mod access_log;
 pub mod balance;
+pub mod certificates;
 pub mod config;
+pub mod error_page;
+pub mod front;
 pub mod route;
 
 use std::io;
