@@ -4,6 +4,8 @@
 //! the service's targets: a web server, a folder, or what a client behind NAT announced. Nothing is held whole: bodies
 //! pass as they come, in both directions.
 
+pub mod files;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
