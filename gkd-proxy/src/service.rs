@@ -4,7 +4,10 @@
 //! the service's targets: a web server, a folder, or what a client behind NAT announced. Nothing is held whole: bodies
 //! pass as they come, in both directions.
 
+pub mod announce;
 pub mod files;
+pub mod form;
+pub mod name;
 
 use std::io;
 use std::net::SocketAddr;
