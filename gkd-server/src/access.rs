@@ -16,6 +16,8 @@ use gkd_proxy::destination::{ListenRequest, Transport};
 use gkd_proxy::policy::{Policy, Terms};
 use gkd_proxy::rate::Rate;
 use gkd_proxy::reverse::{Grants, Registry};
+use gkd_proxy::service::announce::{AnnouncedService, Announcements, Announcer, ServiceGrants};
+use gkd_proxy::service::name::ServiceName;
 use gkd_proxy::{Dialer, Exit, Rules};
 use ipnet::IpNet;
 
@@ -33,6 +35,7 @@ pub(crate) struct Access {
     session: SessionConfig,
     exit: Arc<Exit>,
     registry: Arc<Registry>,
+    announcer: Arc<Announcer>,
     reach: Mutex<Reach>,
     strangers: Mutex<Strangers>,
 }
@@ -74,8 +77,14 @@ struct Strangers {
 
 impl Access {
     /// `always` is allowed whatever the file says later; what the configuration allows, until it says otherwise.
-    /// So many `destinations` may be open at a time.
-    pub(crate) fn new(config: &Config, always: Vec<IpNet>, own: Vec<IpAddr>, destinations: usize) -> Self {
+    /// So many `destinations` may be open at a time. What clients announce goes to `announcements`.
+    pub(crate) fn new(
+        config: &Config,
+        always: Vec<IpNet>,
+        own: Vec<IpAddr>,
+        destinations: usize,
+        announcements: Arc<dyn Announcements>,
+    ) -> Self {
         let reach = Reach { always, allow: config.allow.clone(), own };
         let session = config.session();
         let users = known(&config.users, &Users::new(), &session);
@@ -87,20 +96,24 @@ impl Access {
         exit.set_policy(reach.policy(&users));
         let users = Arc::new(RwLock::new(Arc::new(users)));
         let registry = Registry::new(UserGrants(users.clone()), config.timeouts.listen(), limit);
+        let announcer = Announcer::new(UserGrants(users.clone()), announcements);
+        let exit = exit.measured(config.bench).listening(registry.clone()).announcing(announcer.clone());
         Self {
             users,
             session,
-            exit: Arc::new(exit.measured(config.bench).listening(registry.clone())),
+            exit: Arc::new(exit),
             registry,
+            announcer,
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
         }
     }
 
-    /// Ends what would go on for ever: closes the ports that users listen on, and has flows of datagrams end as soon as they
-    /// are quiet.
+    /// Ends what would go on for ever: closes the ports that users listen on, withdraws the services that they announced, and
+    /// has flows of datagrams end as soon as they are quiet.
     pub(crate) fn begin_to_end(&self) {
         self.registry.stop();
+        self.announcer.stop();
         self.exit.end_quiet_flows();
     }
 
@@ -125,6 +138,13 @@ impl Access {
         let name = |key: &PublicKey| users.get(key).map(|known| known.user.name.clone());
         let all = self.registry.list();
         all.into_iter().map(|(peer, transport, address)| (name(&peer), transport, address)).collect()
+    }
+
+    /// The services that users announce: whose, and what each is.
+    pub(crate) fn services(&self) -> Vec<(Option<UserName>, AnnouncedService)> {
+        let users = self.users();
+        let name = |key: &PublicKey| users.get(key).map(|known| known.user.name.clone());
+        self.announcer.list().into_iter().map(|service| (name(&service.peer), service)).collect()
     }
 
     /// All users.
@@ -179,6 +199,7 @@ impl Access {
         // Behind the end of those sessions: their connections end with them, and not for a rule.
         self.exit.set_policy(reach.policy(&after));
         self.registry.check_again();
+        self.announcer.check_again();
         Replaced { changes, ended: sessions.len() }
     }
 
@@ -221,7 +242,7 @@ impl Reach {
     }
 }
 
-/// What reverse listeners of users may bind.
+/// What reverse listeners of users may bind, and which services they may announce.
 struct UserGrants(Arc<RwLock<Arc<Users>>>);
 
 impl UserGrants {
@@ -256,6 +277,29 @@ impl Grants for UserGrants {
 
     fn rate(&self, peer: &PublicKey) -> Option<Arc<Rate>> {
         self.users().get(peer).map(|known| known.rate.clone())
+    }
+}
+
+impl ServiceGrants for UserGrants {
+    fn grant(&self, peer: &PublicKey, service: &ServiceName) -> Result<(), String> {
+        let users = self.users();
+        let Some(known) = users.get(peer) else { return Err("the user was removed".into()) };
+        let (user, services) = (&known.user.name, &known.user.services);
+        if services.permit(service) {
+            return Ok(());
+        }
+        let one = if services.iter().next().is_some() { "announce one of these, or " } else { "" };
+        Err(format!(
+            "{user} may announce {services}, not {service}: {one}have its `services` in server.toml changed"
+        ))
+    }
+
+    fn name(&self, peer: &PublicKey) -> String {
+        Grants::name(self, peer)
+    }
+
+    fn rate(&self, peer: &PublicKey) -> Option<Arc<Rate>> {
+        Grants::rate(self, peer)
     }
 }
 

@@ -43,6 +43,7 @@ fn differs(before: &User, after: &User) -> Vec<&'static str> {
         ("rules", before.rules != after.rules),
         ("reverse", before.binds != after.binds),
         ("unix", before.paths != after.paths),
+        ("services", before.services != after.services),
         ("limits", before.limits != after.limits),
     ];
     parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -72,6 +73,7 @@ mod tests {
             ("a", "a rules = [{ deny = \"*\" }]", false, "a has another rules"),
             ("a", "a reverse = [\"80\"]\nlimits = { sessions = 1 }", false, "a has another reverse, limits"),
             ("a unix = [\"/run/x\"]", "a unix = [\"/run/x/*\"]", false, "a has another unix"),
+            ("a services = [\"x\"]", "a services = [\"x-*\"]", false, "a has another services"),
             (
                 "",
                 "1;22;333;4444;55555;666666;7777777;88888888;999999999;1010101010",

@@ -7,6 +7,7 @@ use gkd_core::identity::{PublicKey, parse_public, public_text};
 use gkd_proxy::program;
 use gkd_proxy::rate::{Speed, Speeds};
 use gkd_proxy::rules::{Bind, Binds, PathRule, Paths, Ports, Rule, Subject, Verdict};
+use gkd_proxy::service::name::{ServicePattern, ServicePatterns};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -22,6 +23,9 @@ const MAX_BINDS: usize = 1000;
 /// The most entries of `unix`.
 const MAX_PATHS: usize = 1000;
 
+/// The most entries of `services`.
+const MAX_SERVICES: usize = 1000;
+
 /// One who may come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
@@ -33,6 +37,8 @@ pub(crate) struct User {
     pub(crate) binds: Arc<Binds>,
     /// Which Unix sockets it may reach.
     pub(crate) paths: Arc<Paths>,
+    /// Which services its clients may announce.
+    pub(crate) services: Arc<ServicePatterns>,
     pub(crate) limits: UserLimits,
 }
 
@@ -57,6 +63,8 @@ pub(super) struct WrittenUser {
     reverse: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     unix: Vec<Spanned<String>>,
+    #[serde(default)]
+    services: Vec<Spanned<String>>,
     #[serde(default)]
     limits: WrittenUserLimits,
 }
@@ -104,9 +112,10 @@ impl Judge<'_> {
             let rules = one.rules.as_ref().map(|rules| self.rules(rules)).unwrap_or_default().into();
             let binds = one.reverse.as_ref().map(|binds| self.binds(binds)).unwrap_or_default().into();
             let paths = self.paths(&one.unix).into();
+            let services = self.announced(&one.services).into();
             let limits = self.user_limits(&one.limits);
             if let (Some(name), Some(key)) = (name, key) {
-                users.push(User { name, key, rules, binds, paths, limits });
+                users.push(User { name, key, rules, binds, paths, services, limits });
             }
         }
         users
@@ -176,6 +185,17 @@ impl Judge<'_> {
             self.complain(one.span(), words);
         }
         Paths::new(written.iter().take(MAX_PATHS).filter_map(|one| self.value::<PathRule>(one)))
+    }
+
+    fn announced(&mut self, written: &[Spanned<String>]) -> ServicePatterns {
+        if let Some(one) = written.get(MAX_SERVICES) {
+            let words =
+                format!("{} entries are more than the {MAX_SERVICES} that services takes", written.len());
+            self.complain(one.span(), words);
+        }
+        ServicePatterns::new(
+            written.iter().take(MAX_SERVICES).filter_map(|one| self.value::<ServicePattern>(one)),
+        )
     }
 
     fn user_limits(&mut self, written: &WrittenUserLimits) -> UserLimits {
