@@ -337,3 +337,31 @@ fn listed(users: &Users) -> Vec<User> {
     users.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
     users
 }
+
+#[cfg(test)]
+mod tests {
+    use gkd_core::identity::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn services_are_granted_as_the_file_says_and_who_is_gone_has_none() {
+        let keys: [_; 3] = [1, 2, 3].map(|seed| SecretKey::from_seed([seed; 32]).public());
+        let user = |name: &str, key: &PublicKey, line: &str| {
+            format!("[[user]]\nname = \"{name}\"\nkey = \"{}\"\n{line}\n", public_text(key))
+        };
+        let text = user("ann", &keys[0], "services = [\"shop\", \"ann-*\"]") + &user("bob", &keys[1], "");
+        let config = Config::parse(&text).unwrap();
+        let users = known(&config.users, &Users::new(), &SessionConfig::default());
+        let grants = UserGrants(Arc::new(RwLock::new(Arc::new(users))));
+        let grant = |key: &PublicKey, service: &str| {
+            ServiceGrants::grant(&grants, key, &service.parse().unwrap()).map_err(|words| words.to_string())
+        };
+        assert_eq!((grant(&keys[0], "shop"), grant(&keys[0], "ann-2")), (Ok(()), Ok(())));
+        let words = "ann may announce shop, ann-*, not mall: announce one of these, or have its `services` in server.toml changed";
+        assert_eq!(grant(&keys[0], "mall"), Err(words.to_owned()));
+        let words = "bob may announce nothing, not shop: have its `services` in server.toml changed";
+        assert_eq!(grant(&keys[1], "shop"), Err(words.to_owned()));
+        assert_eq!(grant(&keys[2], "shop"), Err("the user was removed".to_owned()));
+    }
+}
