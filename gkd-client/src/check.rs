@@ -10,6 +10,7 @@ use gkd_proxy::program::{Failure, say};
 
 use crate::client;
 use crate::config::Settings;
+use crate::listeners::Wanted;
 
 /// How long the first dial of every tunnel may take; one of them is bounded by 10 s.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -34,6 +35,7 @@ fn check_configuration(settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::usage("nothing to check: give a LINK, or --config FILE"));
     };
     settings.congestion.check().map_err(Failure::config)?;
+    settings.check_folders()?;
     say(format_args!("{} is right", file.display()));
     match settings.links.len() {
         0 => say("  no link: give one as an argument, in GKD_LINK or with --link-file"),
@@ -42,7 +44,10 @@ fn check_configuration(settings: &Settings) -> Result<(), Failure> {
     let at_first = if settings.auto { " at first, then as many as bring something" } else { "" };
     say(format_args!("  tunnels  {} per path{at_first}", settings.tunnels));
     for listener in &settings.listeners {
-        say(format_args!("  listener {listener}"));
+        match &listener.it {
+            Wanted::Service(_) => say(format_args!("  {listener}")),
+            _ => say(format_args!("  listener {listener}")),
+        }
     }
     if let Some(via) = &settings.reaching.via {
         say(format_args!("  via      {via}"));

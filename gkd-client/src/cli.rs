@@ -29,17 +29,24 @@ with ?strict=1 (answer when the far end has connected) or, for tcp and ws, ?prox
 For ws there are also ?text=1 (send text, not binary), ?ping=SECONDS (when it is silent; 30), ?path=/PATH and \
 ?origin=https://HOST (whose pages may come); behind a WebSocket server's address #text=1, #ping=SECONDS and #protocol=NAME.
 
+With -R there are also services, which the server's own web front answers for by name, as the user's rules there allow:
+  http://NAME:HOST:PORT             a web server here
+  h2c://NAME:HOST:PORT              one that is spoken to in HTTP/2 without TLS, for gRPC
+  http://NAME:/FOLDER               the files of a folder here
+Several targets of one NAME, of this client or of others, share its requests; with ?weight=N (1 to 1000) one gets more of them.
+
 An option goes over the environment (GKD_LINK, GKD_LINK_FILE, GKD_TUNNELS, GKD_LOCAL, GKD_REMOTE, GKD_BIND, \
 GKD_VIA, GKD_CONGESTION, GKD_PLAIN, GKD_CONFIG, GKD_LOG_FORMAT; several values with blanks between), and that over the \
 file: --config, else client.toml in $XDG_CONFIG_HOME/gkd (~/.config/gkd) or /etc/gkd. The file says the same with the \
 same words (links, link_file, tunnels, local, remote, bind, via, congestion, plain, log, log_format), and what only it can: time-outs, \
 a table [timeouts] with dial, handshake, half_closed, udp_idle, resume and silent, each a time such as \"10s\"; and names for \
-listeners, tables [[listener]] with name and local or remote.
+listeners, tables [[listener]] with name and local or remote; and services, tables [[service]] with name, to (such as \
+\"http://127.0.0.1:3000\" or \"/srv/files\") and weight.
 
 RUST_LOG filters the log where neither -v nor -q does; NO_COLOR keeps colour out of it.
 
 TERM and INT let connections end, for 30 s at the most; a second one ends at once. HUP reads the file anew: listeners \
-are opened and closed as it says, those that stay and all connections go on; all else takes a restart. USR1 logs the \
+and services are opened and closed as it says, those that stay and all connections go on; all else takes a restart. USR1 logs the \
 state, and status shows it.
 
 Exit status: 0 clean, 64 the command line is wrong, 78 a file, the environment or a port is, 77 refused by the \
@@ -95,7 +102,8 @@ pub(crate) struct Listeners {
     /// A listener here, dialled from the server's side; repeatable [default without -L and -R: mixed://127.0.0.1:1080]
     #[arg(short = 'L', long = "local", value_name = "LISTENER")]
     pub(crate) local: Vec<String>,
-    /// A listener on the server, dialled from here: tcp, udp or ws; repeatable. The server binds what it permits this user
+    /// A listener on the server, dialled from here: tcp, udp or ws; or a service that it answers for: http or h2c;
+    /// repeatable. The server binds and takes what it permits this user
     #[arg(short = 'R', long = "remote", value_name = "LISTENER")]
     pub(crate) remote: Vec<String>,
 }

@@ -26,12 +26,13 @@ use gkd_proxy::Listener;
 use gkd_proxy::program::log::{Format, Level};
 use gkd_proxy::program::{Failure, TimeoutError, Timeouts};
 use gkd_proxy::reverse::RemoteError;
+use gkd_proxy::service::form::{Behind, ServiceForm, Weight};
 
 use crate::cli::{Listeners, Log, Reach};
-use crate::listeners::{End, Named, Wanted};
+use crate::listeners::{Named, Wanted};
 
 pub(crate) use layer::Environment;
-use layer::{Layer, NamedText, Text};
+use layer::{Layer, NamedText, ServiceText, Text};
 use via::Reaching;
 
 /// What the configuration is called in its directory.
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) auto: bool,
     /// What listens, here and at the server, one at least.
     pub(crate) listeners: Vec<Named<Wanted>>,
+    /// Folders behind services, and where they are named.
+    folders: Vec<(Text, Behind)>,
     /// The file says so, or nothing does: neither the command line nor the environment.
     pub(crate) listeners_of_file: bool,
     /// Local ends of paths; none leaves it to the system.
@@ -126,21 +129,34 @@ impl Settings {
         let chosen = sources.into_iter().find(|(links, file)| !links.is_empty() || file.is_some());
         let (texts, link_file) = chosen.unwrap_or_default();
         let links = read_links(texts, link_file.as_ref(), plain, &mut notes)?;
-        let all =
-            [(flags.local, flags.remote), (variables.local, variables.remote), (file.local, file.remote)];
-        let is_given = |(local, remote): &(Vec<_>, Vec<_>)| !local.is_empty() || !remote.is_empty();
+        // Only a file has services of their own.
+        let all = [
+            (flags.local, flags.remote, Vec::new()),
+            (variables.local, variables.remote, Vec::new()),
+            (file.local, file.remote, file.services),
+        ];
+        let is_given = |(local, remote, services): &(Vec<_>, Vec<_>, Vec<_>)| {
+            !local.is_empty() || !remote.is_empty() || !services.is_empty()
+        };
         let listeners_of_file = !all[..2].iter().any(is_given);
+        let mut folders = Vec::new();
         let listeners = match all.into_iter().find(is_given) {
-            Some((local, remote)) => {
-                let mut listeners = read_listeners(&local, End::Here)?;
-                listeners.extend(read_listeners(&remote, End::Server)?);
-                overlaps::refuse(&listeners, local.iter().chain(&remote).map(|written| &written.form))?;
+            Some((local, remote, services)) => {
+                let mut listeners = read_all_named(&local, read_local)?;
+                listeners.extend(read_all_named(&remote, read_remote)?);
+                for service in &services {
+                    listeners.push(Named { name: None, it: Wanted::Service(read_service(service)?) });
+                }
+                let written = local.iter().chain(&remote).map(|written| &written.form);
+                let written: Vec<_> = written.chain(services.iter().map(|written| &written.to)).collect();
+                overlaps::refuse(&listeners, written.iter().copied())?;
+                folders.extend(listeners.iter().zip(written).filter_map(|(named, text)| match &named.it {
+                    Wanted::Service(service) => Some((text.clone(), service.to.clone())),
+                    _ => None,
+                }));
                 listeners
             }
-            None => {
-                let usual = Wanted { end: End::Here, listener: Listener::default() };
-                vec![Named { name: None, it: usual }]
-            }
+            None => vec![Named { name: None, it: Wanted::Here(Listener::default()) }],
         };
         let reaching = match flags.via.or(variables.via).or(file.via) {
             Some(via) => via::read(&via, &links, environment)?,
@@ -154,6 +170,7 @@ impl Settings {
             tunnels,
             auto,
             listeners,
+            folders,
             listeners_of_file,
             bind: read_all(&bind.unwrap_or_default())?,
             reaching,
@@ -182,6 +199,14 @@ impl Settings {
         all.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
 
+    /// Looks whether the folders behind services are there.
+    ///
+    /// # Errors
+    /// One is not.
+    pub(crate) fn check_folders(&self) -> Result<(), Failure> {
+        self.folders.iter().try_for_each(|(text, to)| to.check().map_err(|error| text.wrong(error)))
+    }
+
     /// The servers' addresses in one line, without keys.
     pub(crate) fn server(&self) -> String {
         let mut addresses: Vec<_> =
@@ -195,16 +220,44 @@ fn read_all<T: FromStr<Err: fmt::Display>>(texts: &[Text]) -> Result<Vec<T>, Fai
     texts.iter().map(|text| text.read(str::parse)).collect()
 }
 
-fn read_listeners(written: &[NamedText], end: End) -> Result<Vec<Named<Wanted>>, Failure> {
+fn read_all_named(
+    written: &[NamedText],
+    read: impl Fn(&Text) -> Result<Wanted, Failure>,
+) -> Result<Vec<Named<Wanted>>, Failure> {
     let one = |written: &NamedText| {
         let name = written.name.as_ref().map(|name| name.text.clone());
-        let listener: Listener = written.form.read(str::parse)?;
-        if end == End::Server {
-            RemoteError::check(&listener).map_err(|error| written.form.wrong(error))?;
-        }
-        Ok(Named { name, it: Wanted { end, listener } })
+        Ok(Named { name, it: read(&written.form)? })
     };
     written.iter().map(one).collect()
+}
+
+fn read_local(form: &Text) -> Result<Wanted, Failure> {
+    form.read(str::parse).map(Wanted::Here)
+}
+
+/// At the server, what begins with `http://` or `h2c://` is a service; unless it is a proxy, which listens here only.
+fn read_remote(form: &Text) -> Result<Wanted, Failure> {
+    let listener = form.text.parse::<Listener>();
+    let is_service = ["http://", "https://", "h2c://"].iter().any(|scheme| form.text.starts_with(scheme));
+    if is_service && listener.is_err() {
+        let service = form.text.parse::<ServiceForm>();
+        let words = |error| format!("service \"{}\": {error}", form.text.escape_debug());
+        return service.map(Wanted::Service).map_err(|error| form.wrong(words(error)));
+    }
+    let listener = listener.map_err(|error| form.wrong(error))?;
+    RemoteError::check(&listener).map_err(|error| form.wrong(error))?;
+    Ok(Wanted::Server(listener))
+}
+
+fn read_service(written: &ServiceText) -> Result<ServiceForm, Failure> {
+    Ok(ServiceForm {
+        name: written.name.read(str::parse)?,
+        to: written.to.read(str::parse)?,
+        weight: written
+            .weight
+            .as_ref()
+            .map_or_else(|| Ok(Weight::default()), |weight| weight.read(str::parse))?,
+    })
 }
 
 fn read_one<T: FromStr<Err: fmt::Display> + Default>(text: Option<Text>) -> Result<T, Failure> {

@@ -1,5 +1,6 @@
-//! What listens, here and at the server: a set of listeners with names ([`Listeners`]) that becomes another while it runs
-//! ([`diff`]), touching nothing that stays as it is. What a listener does with its programs is `gkd-proxy`'s.
+//! What listens, here and at the server, and which services are announced there: a set of listeners with names
+//! ([`Listeners`]) that becomes another while it runs ([`diff`]), touching nothing that stays as it is. What a listener does
+//! with its programs is `gkd-proxy`'s.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +8,8 @@ use std::net::SocketAddr;
 use gkd_core::Client;
 use gkd_proxy::listener::Service;
 use gkd_proxy::program::Failure;
-use gkd_proxy::reverse::{Offers, Remote, Standing, listen_remotely};
+use gkd_proxy::reverse::{Offers, Remote, Standing, announce_remotely, listen_remotely};
+use gkd_proxy::service::form::{Behind, ServiceForm};
 use gkd_proxy::{ListenConfig, Listener, Listening, listen};
 use serde::{Deserialize, Serialize};
 
@@ -31,27 +33,33 @@ impl<T: fmt::Display> fmt::Display for Named<T> {
     }
 }
 
-/// A listener that was asked for, and at which end.
+/// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) end: End,
-    pub(crate) listener: Listener,
+pub(crate) enum Wanted {
+    /// A listener here: `-L`.
+    Here(Listener),
+    /// A listener at the server, which opens a connection for each program: `-R`.
+    Server(Listener),
+    /// A service, for the requests that the server gets: `-R` too.
+    Service(ServiceForm),
 }
 
-/// Where a listener is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// Here: `-L`.
-    Here,
-    /// At the server, which opens a connection for each program: `-R`.
-    Server,
+impl Wanted {
+    /// The listener, unless it is a service.
+    pub(crate) fn listener(&self) -> Option<&Listener> {
+        match self {
+            Self::Here(listener) | Self::Server(listener) => Some(listener),
+            Self::Service(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.end {
-            End::Here => self.listener.fmt(f),
-            End::Server => write!(f, "{} at the server", self.listener),
+        match self {
+            Self::Here(listener) => listener.fmt(f),
+            Self::Server(listener) => write!(f, "{listener} at the server"),
+            Self::Service(service) => write!(f, "service {service}"),
         }
     }
 }
@@ -133,11 +141,11 @@ pub(crate) struct ListenerStatus {
     pub(crate) name: Option<String>,
     /// Where it is: `here` or `server`.
     pub(crate) end: String,
-    /// Its form, without a password.
+    /// Its form, without a password; that of a service where it is one.
     pub(crate) listener: String,
     /// `listening`, `asked` (the server has not answered), `ending` (closed, and serving those that it had) or `failed`.
     pub(crate) state: String,
-    /// The addresses that it got, one for each port.
+    /// The addresses that it got, one for each port; of a service where people find it, as the server says.
     pub(crate) addresses: Vec<String>,
     /// Programs that it serves now.
     pub(crate) serving: u64,
@@ -170,16 +178,20 @@ impl Listeners {
     }
 
     async fn open_one(&self, named: Named<Wanted>) -> One {
-        let (listener, client) = (&named.it.listener, self.client.clone());
-        let open = match named.it.end {
-            End::Here => {
+        let client = self.client.clone();
+        let open = match &named.it {
+            Wanted::Here(listener) => {
                 let open = listen(listener, client, &self.config).await;
                 open.map(Open::Here).map_err(|error| error.to_string())
             }
-            End::Server => {
+            Wanted::Server(listener) => {
                 let open = listen_remotely(listener, client, &self.offers);
                 open.map(Open::Server).map_err(|error| error.to_string())
             }
+            Wanted::Service(service) => match service.to.check() {
+                Ok(()) => Ok(Open::Server(announce_remotely(service, client, &self.offers))),
+                Err(error) => Err(format!("service {}: {error}", service.name)),
+            },
         };
         let open = open.map_err(|error| format!("{}{error}", named.prefix()));
         One { named, open }
@@ -284,12 +296,16 @@ impl Listeners {
 
 impl Named<Wanted> {
     fn is_replaced_by(&self, other: &Self) -> bool {
-        let place = |wanted: &Wanted| {
-            (wanted.end == End::Here, wanted.listener.bind_or_loopback(), wanted.listener.ports)
+        let same_place = match (&self.it, &other.it) {
+            (Wanted::Here(one), Wanted::Here(other)) | (Wanted::Server(one), Wanted::Server(other)) => {
+                // Any free port is another each time.
+                let fixed = one.ports.iter().all(|port| port != 0);
+                fixed && (one.bind_or_loopback(), one.ports) == (other.bind_or_loopback(), other.ports)
+            }
+            (Wanted::Service(one), Wanted::Service(other)) => one.name == other.name,
+            _ => false,
         };
-        // Any free port is another each time.
-        let fixed = self.it.listener.ports.iter().all(|port| port != 0);
-        (self.name.is_some() && self.name == other.name) || (fixed && place(&self.it) == place(&other.it))
+        same_place || (self.name.is_some() && self.name == other.name)
     }
 }
 
@@ -306,7 +322,7 @@ impl One {
         match &self.open {
             Ok(Open::Here(_)) => "listening",
             Ok(Open::Server(remote)) => match remote.standing() {
-                Standing::Listens(_) => "listening",
+                Standing::Listens(_) | Standing::Serves(_) => "listening",
                 Standing::Refused(_) => "failed",
                 _ => "asked",
             },
@@ -318,9 +334,9 @@ impl One {
     fn addresses(&self) -> Vec<SocketAddr> {
         match &self.open {
             Ok(Open::Here(listening)) => listening.local_addrs().to_vec(),
-            Ok(Open::Server(remote)) => match remote.standing() {
-                Standing::Listens(first) => {
-                    let ports = (first.port()..).take(self.named.it.listener.ports.len());
+            Ok(Open::Server(remote)) => match (remote.standing(), self.named.it.listener()) {
+                (Standing::Listens(first), Some(listener)) => {
+                    let ports = (first.port()..).take(listener.ports.len());
                     ports.map(|port| SocketAddr::new(first.ip(), port)).collect()
                 }
                 _ => Vec::new(),
@@ -329,21 +345,39 @@ impl One {
         }
     }
 
+    /// Where people find it: the addresses that it got, or what the server says of a service.
+    fn places(&self) -> Vec<String> {
+        if let Ok(Open::Server(remote)) = &self.open
+            && let Standing::Serves(place) = remote.standing()
+        {
+            return if place.is_empty() { Vec::new() } else { vec![place] };
+        }
+        self.addresses().iter().map(ToString::to_string).collect()
+    }
+
     /// What it is, with the addresses that it got.
     fn in_words(&self) -> String {
         let prefix = self.named.prefix();
         if let Err(words) = &self.open {
             return words.clone();
         }
-        if self.named.it.end == End::Server {
-            return format!("{prefix}asks the server for {}", self.named.it.listener);
-        }
+        let listener = match &self.named.it {
+            Wanted::Here(listener) => listener,
+            Wanted::Server(listener) => return format!("{prefix}asks the server for {listener}"),
+            Wanted::Service(ServiceForm { name, to, .. }) => {
+                let what = match to {
+                    Behind::Folder(_) => "the files of ",
+                    _ => "",
+                };
+                return format!("{prefix}announces the service {name} with {what}{to}");
+            }
+        };
         let place = match &self.addresses()[..] {
             [] => String::new(),
             [only] => only.to_string(),
             [first, .., last] => format!("{first}-{}", last.port()),
         };
-        match &self.named.it.listener.service {
+        match &listener.service {
             Service::Mixed { .. } => format!("{prefix}SOCKS5 and HTTP proxy on {place}"),
             Service::Socks5 { .. } => format!("{prefix}SOCKS5 proxy on {place}"),
             Service::Http { .. } => format!("{prefix}HTTP proxy on {place}"),
@@ -369,14 +403,17 @@ impl One {
         };
         ListenerStatus {
             name: self.named.name.clone(),
-            end: match self.named.it.end {
-                End::Here => "here",
-                End::Server => "server",
+            end: match self.named.it {
+                Wanted::Here(_) => "here",
+                Wanted::Server(_) | Wanted::Service(_) => "server",
             }
             .to_owned(),
-            listener: self.named.it.listener.to_string(),
+            listener: match &self.named.it {
+                Wanted::Here(listener) | Wanted::Server(listener) => listener.to_string(),
+                Wanted::Service(service) => service.to_string(),
+            },
             state: state.to_owned(),
-            addresses: self.addresses().iter().map(ToString::to_string).collect(),
+            addresses: self.places(),
             serving: self.serving() as u64,
             error,
         }
@@ -426,7 +463,7 @@ mod tests {
 
     fn named(words: &str) -> Named<Wanted> {
         let (name, form) = words.split_once('=').map_or((None, words), |(name, form)| (Some(name), form));
-        let it = Wanted { end: End::Here, listener: form.parse().unwrap() };
+        let it = Wanted::Here(form.parse().unwrap());
         Named { name: name.map(str::to_owned), it }
     }
 
@@ -519,6 +556,38 @@ mod tests {
         let changed = listeners.change_to(&[named(&format!("web=socks5://u:other@{free}"))]).await;
         assert_eq!((changed.renamed.len(), changed.replaced.len()), (1, 0), "{changed:?}");
         assert_eq!(listeners.status()[0].name.as_deref(), Some("web"));
+    }
+
+    fn service(form: &str) -> Named<Wanted> {
+        Named { name: None, it: Wanted::Service(form.parse().unwrap()) }
+    }
+
+    #[tokio::test]
+    async fn services_come_and_go_beside_listeners() {
+        let (stays, shop) = (named("stays=tcp://0:a.example:1"), service("http://shop:127.0.0.1:3000"));
+        let mut listeners = opened(&[stays.clone(), shop.clone()]).await;
+        let of_stays = address(&listeners, 0);
+        let status = &listeners.status()[1];
+        let shown = (&*status.end, &*status.listener, &*status.state, status.addresses.len());
+        assert_eq!(shown, ("server", "http://shop:127.0.0.1:3000", "asked", 0));
+
+        let (other, gone) = (service("http://shop:127.0.0.1:3001"), service("http://files:/nowhere/at/all"));
+        let changed = listeners.change_to(&[stays.clone(), shop.clone(), other.clone(), gone]).await;
+        let line = changed.line().unwrap();
+        let opened = "opened announces the service shop with http://127.0.0.1:3001";
+        assert!(line.starts_with(opened), "{line}");
+        let failed = "not opened service files: the folder /nowhere/at/all cannot be read";
+        assert!(line.contains(failed) && changed.failed.len() == 1, "{line}");
+
+        let heavier = service("http://shop:127.0.0.1:3001?weight=2");
+        let changed = listeners.change_to(&[stays.clone(), shop, heavier]).await;
+        let line = changed.line().unwrap();
+        let replaced = "replaced announces the service shop with http://127.0.0.1:3001 \
+            (before: service http://shop:127.0.0.1:3001)";
+        assert_eq!(line, replaced);
+        let changed = listeners.change_to(&[stays]).await;
+        assert_eq!((changed.closed.len(), listeners.status().len()), (2, 1), "{changed:?}");
+        assert_eq!(address(&listeners, 0), of_stays);
     }
 
     #[tokio::test]

@@ -32,6 +32,17 @@
 //! | 1, and 0, 4 or 16 | the address to listen on: 0 left open, 1 IPv4, 2 IPv6 |
 //! | 2, 2 | the first and the last port; both 0 for any one |
 //!
+//! or 3 to take an [announced](crate::service::announce) service, followed by
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | what the end that asks calls it; connections to it name it as those to a listener do, with port 0 |
+//! | 1 | what is spoken there: 1 HTTP/1.1, 2 HTTP/2 without TLS |
+//! | 1 | bits: 1 nothing is taken over from another session |
+//! | 2 | its share beside others of the same name, 1 to [`MAX_WEIGHT`] |
+//! | 8 | the instance: another session of the user that announced the same one under this name is displaced |
+//! | to the end | its name, 1 to 63 bytes |
+//!
 //! Behind the kind of a Unix socket, its path in UTF-8, to the end.
 //!
 //! A datagram of a connection whose target is open has the target in front of it, in the same form, and an answer
@@ -46,6 +57,7 @@ use std::str::FromStr;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::listener::Ports;
+use crate::service::name::ServiceName;
 
 /// The most bytes that an encoded destination fills: the bound of a Connect's field.
 pub const MAX_DESTINATION: usize = 512;
@@ -80,13 +92,15 @@ pub struct UnixPath(Box<str>);
 pub const MAX_PATH: usize = 103;
 
 /// What of the other end itself is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Control {
     /// To send, swallow or echo bytes, so that the way to it can be [measured](crate::measure).
     Measure,
     /// To [listen](crate::reverse), and to open a connection for each program that comes.
     Listen(ListenRequest),
+    /// To take a [service](crate::service::announce), and to open a connection whenever it needs one to it.
+    Announce(Box<AnnounceRequest>),
 }
 
 /// A port of a listener that was registered over the same session.
@@ -117,6 +131,35 @@ pub struct ListenRequest {
     pub proxy_header: bool,
     /// Whether a port that another session of the same user holds is left to it.
     pub polite: bool,
+}
+
+/// A service that the end which asks has, and the other is to answer for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AnnounceRequest {
+    /// What connections to it name.
+    pub listener: ListenerId,
+    /// What people call it.
+    pub service: ServiceName,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Its share beside others of the same name, 1 to [`MAX_WEIGHT`].
+    pub weight: u16,
+    /// Tells it from others that the same user announces under this name.
+    pub instance: u64,
+    /// Whether an instance that another session of the same user holds is left to it.
+    pub polite: bool,
+}
+
+/// The largest weight of a service.
+pub const MAX_WEIGHT: u16 = 1000;
+
+/// What is spoken where a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, from the first byte on (RFC 9113, section 3.3).
+    H2c,
 }
 
 /// What travels between a program and a listener.
@@ -198,6 +241,13 @@ mod kind {
 mod control {
     pub(super) const MEASURE: u8 = 1;
     pub(super) const LISTEN: u8 = 2;
+    pub(super) const ANNOUNCE: u8 = 3;
+}
+
+/// Numbers of what is spoken where a service is.
+mod protocol {
+    pub(super) const HTTP1: u8 = 1;
+    pub(super) const H2C: u8 = 2;
 }
 
 /// Numbers of what comes to a listener.
@@ -249,6 +299,10 @@ impl Destination {
                 out.put_slice(&[kind::CONTROL, control::LISTEN]);
                 request.encode(&mut out);
             }
+            Self::Control(Control::Announce(request)) => {
+                out.put_slice(&[kind::CONTROL, control::ANNOUNCE]);
+                request.encode(&mut out);
+            }
         }
         debug_assert!(out.len() <= MAX_DESTINATION, "a name is bounded");
         out.freeze()
@@ -280,6 +334,10 @@ impl Destination {
             kind::CONTROL => match bytes.try_get_u8().map_err(malformed)? {
                 control::MEASURE => Self::Control(Control::Measure),
                 control::LISTEN => Self::Control(Control::Listen(ListenRequest::decode(&mut bytes)?)),
+                control::ANNOUNCE => {
+                    let request = Box::new(AnnounceRequest::decode(bytes)?);
+                    return Ok(Self::Control(Control::Announce(request)));
+                }
                 other => return Err(DestinationError::UnknownControl(other)),
             },
             other => return Err(DestinationError::UnknownKind(other)),
@@ -397,6 +455,47 @@ impl ListenRequest {
         let ports = Ports::new(first, last).ok_or(DestinationError::Malformed)?;
         let (proxy_header, polite) = (flags & flag::PROXY_HEADER != 0, flags & flag::POLITE != 0);
         Ok(Self { listener, transport, bind, ports, proxy_header, polite })
+    }
+}
+
+impl AnnounceRequest {
+    /// The one bit that there is.
+    const POLITE: u8 = 1;
+
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u32(self.listener.0);
+        out.put_u8(match self.protocol {
+            Protocol::Http1 => protocol::HTTP1,
+            Protocol::H2c => protocol::H2C,
+        });
+        out.put_u8(if self.polite { Self::POLITE } else { 0 });
+        out.put_u16(self.weight);
+        out.put_u64(self.instance);
+        out.put_slice(self.service.as_str().as_bytes());
+    }
+
+    /// What all of the bytes are.
+    fn decode(mut bytes: &[u8]) -> Result<Self, DestinationError> {
+        let malformed = |_| DestinationError::Malformed;
+        let listener = ListenerId(bytes.try_get_u32().map_err(malformed)?);
+        let protocol = match bytes.try_get_u8().map_err(malformed)? {
+            protocol::HTTP1 => Protocol::Http1,
+            protocol::H2C => Protocol::H2c,
+            _ => return Err(DestinationError::Malformed),
+        };
+        let polite = match bytes.try_get_u8().map_err(malformed)? {
+            0 => false,
+            Self::POLITE => true,
+            _ => return Err(DestinationError::Malformed),
+        };
+        let weight = bytes.try_get_u16().map_err(malformed)?;
+        if !(1..=MAX_WEIGHT).contains(&weight) {
+            return Err(DestinationError::Malformed);
+        }
+        let instance = bytes.try_get_u64().map_err(malformed)?;
+        let name = std::str::from_utf8(bytes).map_err(|_| DestinationError::Malformed)?;
+        let service = ServiceName::new(name).map_err(|_| DestinationError::Malformed)?;
+        Ok(Self { listener, service, protocol, weight, instance, polite })
     }
 }
 
@@ -533,6 +632,15 @@ impl fmt::Display for ListenRequest {
     }
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "http",
+            Self::H2c => "h2c",
+        })
+    }
+}
+
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -545,6 +653,7 @@ impl fmt::Display for Destination {
             }
             Self::Control(Control::Measure) => f.write_str("a measurement"),
             Self::Control(Control::Listen(request)) => write!(f, "a listener on {request}"),
+            Self::Control(Control::Announce(request)) => write!(f, "the service {}", request.service),
         }
     }
 }

@@ -23,14 +23,16 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::VirtualConnection;
 #[cfg(unix)]
 use crate::destination::UnixPath;
-use crate::destination::{Control, Destination, DestinationError, ListenRequest, Target};
+use crate::destination::{AnnounceRequest, Control, Destination, DestinationError, ListenRequest, Target};
 use crate::dial::{DialCause, DialFailure, Dialer};
 use crate::measure::{MeasureError, Measuring};
 use crate::policy::{Judge, Policy};
 use crate::rate::Limited;
 use crate::relay::{End, RelayConfig, Relayed, relay};
-use crate::reverse::{Offers, Refusal, Registry};
+use crate::reverse::{Offer, Offers, Refusal, Registry};
 use crate::rules::Denial;
+use crate::service::announce::Announcer;
+use crate::service::files::{Files, serve_files};
 use crate::socket::StreamSocket;
 use crate::udp::Idle;
 use crate::udp::exit::{Guide, to_any, to_one};
@@ -49,6 +51,8 @@ pub struct Exit {
     measuring: Option<Measuring>,
     /// None where peers may have no listeners.
     registry: Option<Arc<Registry>>,
+    /// None where peers may announce no services.
+    announcer: Option<Arc<Announcer>>,
     /// Where it is set, nothing else is dialled.
     offers: Option<Offers>,
     /// Flows of datagrams end as soon as they are quiet.
@@ -70,6 +74,9 @@ enum Way {
     UdpAny,
     Measure,
     Listen(ListenRequest),
+    Announce(Box<AnnounceRequest>),
+    /// What the other end's connection asks for in HTTP.
+    Files(Arc<Files>, Option<FairPlace>),
 }
 
 /// What a connection comes to. What is in it is boxed: whoever waits keeps the room for all of it.
@@ -145,7 +152,10 @@ pub enum ExitError {
     /// Nobody may listen here.
     #[error("{0} was refused: this end has no listeners for others")]
     NoListeners(Destination),
-    /// The listener that it asked for cannot be had.
+    /// Nobody may announce a service here.
+    #[error("{0} was refused: this end takes no services of others")]
+    NoServices(Destination),
+    /// The listener that it asked for cannot be had, or the service that it announced.
     #[error("{0} was refused: {1}")]
     NoListener(Destination, Refusal),
     /// What stands behind the listener speaks WebSocket on one side alone, and that failed.
@@ -167,6 +177,7 @@ impl Exit {
             limit: None,
             measuring: None,
             registry: None,
+            announcer: None,
             offers: None,
             ending: CancellationToken::new(),
             failures: Seldom::default(),
@@ -177,6 +188,12 @@ impl Exit {
     /// The same, at which peers may ask for [listeners](crate::reverse).
     pub fn listening(mut self, registry: Arc<Registry>) -> Self {
         self.registry = Some(registry);
+        self
+    }
+
+    /// The same, at which peers may announce [services](crate::service::announce).
+    pub fn announcing(mut self, announcer: Arc<Announcer>) -> Self {
+        self.announcer = Some(announcer);
         self
     }
 
@@ -290,6 +307,8 @@ impl Exit {
             Ok(Way::UdpAny) => Box::pin(self.relay_to_any(connection)).await,
             Ok(Way::Measure) => Box::pin(self.measure(connection)).await,
             Ok(Way::Listen(request)) => Box::pin(self.listen(connection, request)).await,
+            Ok(Way::Announce(request)) => Box::pin(self.announce(connection, request)).await,
+            Ok(Way::Files(files, _place)) => Ok(Box::pin(serve_files(connection, files)).await),
             Err(error) => Err(error),
         };
         Led::Over(Box::new(served))
@@ -297,18 +316,23 @@ impl Exit {
 
     /// Dials the connection's destination, and tells the other end the result, where there is one to be dialled.
     async fn reach<C: VirtualConnection>(&self, connection: &C) -> Result<Way, ExitError> {
-        let (destination, mapping) = self.destination(connection).inspect_err(|_| {
+        let offer = self.offered(connection).inspect_err(|_| {
             connection.confirm(Err(DialError::NotOffered));
             // One without a destination was answered when it was accepted; that it leads nowhere is told so.
             if self.offers.is_some() {
                 connection.reset(ResetCode::DIAL);
             }
         })?;
+        let (destination, mapping) = match offer {
+            Offer::Dial(destination, mapping) => (destination, mapping.map(Box::new)),
+            Offer::Folder(files) => return self.open_files(connection, files),
+        };
         match &destination {
             Destination::Tcp(_) | Destination::Udp(_) | Destination::Unix(_) => {}
             Destination::UdpAny => return Ok(Way::UdpAny),
             Destination::Control(Control::Measure) => return Ok(Way::Measure),
             Destination::Control(Control::Listen(request)) => return Ok(Way::Listen(*request)),
+            Destination::Control(Control::Announce(request)) => return Ok(Way::Announce(request.clone())),
             Destination::Registered(_) => {
                 connection.confirm(Err(DialError::NotOffered));
                 return Err(ExitError::NotOffered(destination));
@@ -379,21 +403,29 @@ impl Exit {
         Ok(UnixSocket { stream, real: Some(real) })
     }
 
-    /// What the connection is to lead to; where something is offered, what stands behind the listener that it names, and
-    /// what its bytes are mapped to and from.
-    fn destination<C: VirtualConnection>(
-        &self,
-        connection: &C,
-    ) -> Result<(Destination, Option<Box<Mapping>>), ExitError> {
+    /// What the connection is to lead to; where something is offered, what stands behind the listener or service that it
+    /// names, and what its bytes are mapped to and from.
+    fn offered<C: VirtualConnection>(&self, connection: &C) -> Result<Offer, ExitError> {
         let destination = Destination::decode(connection.destination())?;
         match (&self.offers, &destination) {
-            (None, _) => Ok((destination, None)),
+            (None, _) => Ok(Offer::Dial(destination, None)),
             (Some(offers), Destination::Registered(registered)) => {
-                let way = offers.way(*registered).ok_or(ExitError::NotOffered(destination))?;
-                Ok((way.0, way.1.map(Box::new)))
+                offers.way(*registered).ok_or(ExitError::NotOffered(destination))
             }
             (Some(_), _) => Err(ExitError::NotOffered(destination)),
         }
+    }
+
+    /// Opens files of this end to the other: each open one takes a descriptor, as a destination does.
+    fn open_files<C: VirtualConnection>(&self, connection: &C, files: Arc<Files>) -> Result<Way, ExitError> {
+        let Ok(place) = self.place(connection.peer()) else {
+            connection.confirm(Err(DialError::Busy));
+            // It says which.
+            let destination = Destination::decode(connection.destination())?;
+            return Err(ExitError::Busy(destination));
+        };
+        connection.confirm(Ok(()));
+        Ok(Way::Files(files, place))
     }
 
     /// Listens for the other end, as long as its connection is there.
@@ -411,6 +443,25 @@ impl Exit {
         match registry.serve(connection, request).await {
             Ok(()) => Ok(Relayed { up: 0, down: 0, end: End::Finished }),
             Err(refusal) => Err(ExitError::NoListener(destination, refusal)),
+        }
+    }
+
+    /// Takes a service of the other end, as long as its connection is there.
+    async fn announce<C: VirtualConnection>(
+        &self,
+        connection: &C,
+        request: Box<AnnounceRequest>,
+    ) -> Result<Relayed, ExitError> {
+        let Some(announcer) = &self.announcer else {
+            connection.confirm(Err(DialError::NotOffered));
+            return Err(ExitError::NoServices(Destination::Control(Control::Announce(request))));
+        };
+        connection.confirm(Ok(()));
+        match announcer.serve(connection, &request).await {
+            Ok(()) => Ok(Relayed { up: 0, down: 0, end: End::Finished }),
+            Err(refusal) => {
+                Err(ExitError::NoListener(Destination::Control(Control::Announce(request)), refusal))
+            }
         }
     }
 
@@ -563,7 +614,9 @@ impl Exit {
             ExitError::WebSocket(destination, _) => destination.to_string(),
             ExitError::Dial(destination, _) => destination.to_string(),
             // One line for all that a peer may think of.
-            ExitError::NotOffered(_) | ExitError::NoListeners(_) => "not offered".to_owned(),
+            ExitError::NotOffered(_) | ExitError::NoListeners(_) | ExitError::NoServices(_) => {
+                "not offered".to_owned()
+            }
             // One line for all of them.
             ExitError::Busy(_) => "busy".to_owned(),
             ExitError::GivenUp(_) => return,

@@ -31,6 +31,7 @@ pub mod destination;
 pub mod dial;
 pub mod exit;
 mod http_proxy;
+mod inside;
 pub mod listen;
 pub mod listener;
 mod lookups;

@@ -23,6 +23,13 @@
 //! | 1 | 2: it does not, or not any more; nothing follows |
 //! | 1 | why: 1 the rules do not allow it, 2 the port is in use, 3 another session of the user took it, 4 too many, 5 else |
 //! | 1 and n | the length of some words in UTF-8, and the words |
+//!
+//! A [service](crate::service::announce) is asked for in the same way, and refused so. Where it is taken:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | 3: it is taken |
+//! | 1 and n | the length of some words in UTF-8, and the words: where people find it; none where that is not known |
 
 mod offers;
 mod registry;
@@ -33,20 +40,24 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+pub(crate) use offers::Offer;
 pub use offers::Offers;
 pub use registry::{Grants, Registry};
-pub use remote::{Remote, RemoteError, Standing, listen_remotely};
+pub(crate) use registry::{finish, say};
+pub use remote::{Remote, RemoteError, Standing, announce_remotely, listen_remotely};
 
 /// What the end that listens says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// It listens, from this address on.
     Bound(SocketAddr),
+    /// It takes the service, which people find there.
+    Taken(String),
     /// It does not, or not any more.
     Refused(Refusal),
 }
 
-/// Why there is no listener.
+/// Why there is no listener, or no service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What kind of reason.
@@ -72,22 +83,27 @@ pub enum RefusalCause {
 }
 
 impl Refusal {
-    pub(crate) fn new(cause: RefusalCause, words: impl Into<String>) -> Self {
+    /// A refusal.
+    pub fn new(cause: RefusalCause, words: impl Into<String>) -> Self {
         Self { cause, words: words.into() }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The other end's words may reach a terminal. Quotes do no harm there.
-        for c in self.words.chars() {
-            match c {
-                '\'' | '"' => f.write_char(c)?,
-                other => other.escape_debug().fmt(f)?,
-            }
-        }
-        Ok(())
+        write_words(&self.words, f)
     }
+}
+
+/// The other end's words may reach a terminal. Quotes do no harm there.
+fn write_words(words: &str, f: &mut impl Write) -> fmt::Result {
+    for c in words.chars() {
+        match c {
+            '\'' | '"' => f.write_char(c)?,
+            other => write!(f, "{}", other.escape_debug())?,
+        }
+    }
+    Ok(())
 }
 
 /// The bytes of an answer are none.
@@ -104,6 +120,7 @@ const MOST_ANSWER: usize = 3 + MOST_WORDS;
 mod kind {
     pub(super) const BOUND: u8 = 1;
     pub(super) const REFUSED: u8 = 2;
+    pub(super) const TAKEN: u8 = 3;
 }
 
 impl RefusalCause {
@@ -148,9 +165,12 @@ impl Answer {
                 out.put_u16(address.port());
             }
             Self::Refused(refusal) => {
-                let words = &refusal.words[..refusal.words.floor_char_boundary(MOST_WORDS)];
-                out.put_slice(&[kind::REFUSED, refusal.cause.number(), words.len() as u8]);
-                out.put_slice(words.as_bytes());
+                out.put_slice(&[kind::REFUSED, refusal.cause.number()]);
+                put_words(&refusal.words, &mut out);
+            }
+            Self::Taken(place) => {
+                out.put_u8(kind::TAKEN);
+                put_words(place, &mut out);
             }
         }
         out.freeze()
@@ -182,18 +202,31 @@ impl Answer {
             }
             (kind::REFUSED, cause) => {
                 let Ok(length) = bytes.try_get_u8() else { return Ok(None) };
-                let Some((words, rest)) = bytes.split_at_checked(usize::from(length)) else {
-                    return Ok(None);
-                };
-                let words = std::str::from_utf8(words).map_err(|_| Malformed)?.to_owned();
-                *bytes = rest;
-                return Ok(Some(Self::Refused(Refusal { cause: RefusalCause::of(cause), words })));
+                let cause = RefusalCause::of(cause);
+                let words = take_words(length, bytes)?;
+                return Ok(words.map(|words| Self::Refused(Refusal { cause, words })));
             }
+            (kind::TAKEN, length) => return Ok(take_words(length, bytes)?.map(Self::Taken)),
             _ => return Err(Malformed),
         };
         let Ok(port) = bytes.try_get_u16() else { return Ok(None) };
         Ok(Some(Self::Bound(SocketAddr::new(ip, port))))
     }
+}
+
+fn put_words(words: &str, out: &mut BytesMut) {
+    let words = &words[..words.floor_char_boundary(MOST_WORDS)];
+    // At most MOST_WORDS.
+    out.put_u8(words.len() as u8);
+    out.put_slice(words.as_bytes());
+}
+
+/// Words of this length, which are taken off the bytes; none while they are not whole.
+fn take_words(length: u8, bytes: &mut &[u8]) -> Result<Option<String>, Malformed> {
+    let Some((words, rest)) = bytes.split_at_checked(usize::from(length)) else { return Ok(None) };
+    let words = std::str::from_utf8(words).map_err(|_| Malformed)?.to_owned();
+    *bytes = rest;
+    Ok(Some(words))
 }
 
 #[cfg(test)]

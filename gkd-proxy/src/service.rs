@@ -5,11 +5,15 @@
 //! pass as they come, in both directions.
 
 pub mod access_log;
+pub mod announce;
 pub mod balance;
 pub mod certificates;
 pub mod config;
 pub mod error_page;
+pub mod files;
+pub mod form;
 pub mod front;
+pub mod name;
 pub mod route;
 
 use std::io;

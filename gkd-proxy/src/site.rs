@@ -186,7 +186,7 @@ impl fmt::Debug for Site {
 }
 
 /// An answer that says nothing but its status.
-fn page(status: StatusCode) -> Response<SiteBody> {
+pub(crate) fn page(status: StatusCode) -> Response<SiteBody> {
     let mut response = Response::new(page_body(status));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HTML);
@@ -194,7 +194,7 @@ fn page(status: StatusCode) -> Response<SiteBody> {
 }
 
 /// The type of such a page.
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+pub(crate) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 fn page_body(status: StatusCode) -> SiteBody {
     let words = status.canonical_reason().unwrap_or("Error");

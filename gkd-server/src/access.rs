@@ -16,6 +16,9 @@ use gkd_proxy::destination::{ListenRequest, Transport};
 use gkd_proxy::policy::{Policy, Terms};
 use gkd_proxy::rate::Rate;
 use gkd_proxy::reverse::{Grants, Registry};
+use gkd_proxy::service::announce::{AnnouncedService, Announcements, Announcer, ServiceGrants};
+use gkd_proxy::service::config::ServiceNames;
+use gkd_proxy::service::name::ServiceName;
 use gkd_proxy::{Dialer, Exit, Rules};
 use ipnet::IpNet;
 
@@ -33,6 +36,7 @@ pub(crate) struct Access {
     session: SessionConfig,
     exit: Arc<Exit>,
     registry: Arc<Registry>,
+    announcer: Arc<Announcer>,
     reach: Mutex<Reach>,
     strangers: Mutex<Strangers>,
 }
@@ -74,8 +78,14 @@ struct Strangers {
 
 impl Access {
     /// `always` is allowed whatever the file says later; what the configuration allows, until it says otherwise.
-    /// So many `destinations` may be open at a time.
-    pub(crate) fn new(config: &Config, always: Vec<IpNet>, own: Vec<IpAddr>, destinations: usize) -> Self {
+    /// So many `destinations` may be open at a time. What clients announce goes to `announcements`.
+    pub(crate) fn new(
+        config: &Config,
+        always: Vec<IpNet>,
+        own: Vec<IpAddr>,
+        destinations: usize,
+        announcements: Arc<dyn Announcements>,
+    ) -> Self {
         let reach = Reach { always, allow: config.allow.clone(), own };
         let session = config.session();
         let users = known(&config.users, &Users::new(), &session);
@@ -87,20 +97,24 @@ impl Access {
         exit.set_policy(reach.policy(&users));
         let users = Arc::new(RwLock::new(Arc::new(users)));
         let registry = Registry::new(UserGrants(users.clone()), config.timeouts.listen(), limit);
+        let announcer = Announcer::new(UserGrants(users.clone()), announcements);
+        let exit = exit.measured(config.bench).listening(registry.clone()).announcing(announcer.clone());
         Self {
             users,
             session,
-            exit: Arc::new(exit.measured(config.bench).listening(registry.clone())),
+            exit: Arc::new(exit),
             registry,
+            announcer,
             reach: Mutex::new(reach),
             strangers: Mutex::default(),
         }
     }
 
-    /// Ends what would go on for ever: closes the ports that users listen on, and has flows of datagrams end as soon as they
-    /// are quiet.
+    /// Ends what would go on for ever: closes the ports that users listen on, withdraws the services that they announced, and
+    /// has flows of datagrams end as soon as they are quiet.
     pub(crate) fn begin_to_end(&self) {
         self.registry.stop();
+        self.announcer.stop();
         self.exit.end_quiet_flows();
     }
 
@@ -125,6 +139,13 @@ impl Access {
         let name = |key: &PublicKey| users.get(key).map(|known| known.user.name.clone());
         let all = self.registry.list();
         all.into_iter().map(|(peer, transport, address)| (name(&peer), transport, address)).collect()
+    }
+
+    /// The services that users announce: whose, and what each is.
+    pub(crate) fn services(&self) -> Vec<(Option<UserName>, AnnouncedService)> {
+        let users = self.users();
+        let name = |key: &PublicKey| users.get(key).map(|known| known.user.name.clone());
+        self.announcer.list().into_iter().map(|service| (name(&service.peer), service)).collect()
     }
 
     /// All users.
@@ -179,6 +200,7 @@ impl Access {
         // Behind the end of those sessions: their connections end with them, and not for a rule.
         self.exit.set_policy(reach.policy(&after));
         self.registry.check_again();
+        self.announcer.check_again();
         Replaced { changes, ended: sessions.len() }
     }
 
@@ -221,7 +243,7 @@ impl Reach {
     }
 }
 
-/// What reverse listeners of users may bind.
+/// What reverse listeners of users may bind, and which services they may announce.
 struct UserGrants(Arc<RwLock<Arc<Users>>>);
 
 impl UserGrants {
@@ -259,6 +281,29 @@ impl Grants for UserGrants {
     }
 }
 
+impl ServiceGrants for UserGrants {
+    fn grant(&self, peer: &PublicKey, service: &ServiceName) -> Result<Arc<ServiceNames>, String> {
+        let users = self.users();
+        let Some(known) = users.get(peer) else { return Err("the user was removed".into()) };
+        let (user, services) = (&known.user.name, &known.user.services);
+        if services.permit(service.as_str()) {
+            return Ok(services.clone());
+        }
+        let one = if services.is_empty() { "" } else { "announce one of these, or " };
+        Err(format!(
+            "{user} may announce {services}, not {service}: {one}have its `services` in server.toml changed"
+        ))
+    }
+
+    fn name(&self, peer: &PublicKey) -> String {
+        Grants::name(self, peer)
+    }
+
+    fn rate(&self, peer: &PublicKey) -> Option<Arc<Rate>> {
+        Grants::rate(self, peer)
+    }
+}
+
 /// The users of a configuration; those who were there before keep their rate, with other speeds.
 fn known(users: &[User], before: &Users, session: &SessionConfig) -> Users {
     let know = |user: &User| {
@@ -292,4 +337,32 @@ fn listed(users: &Users) -> Vec<User> {
     let mut users: Vec<_> = users.values().map(|known| known.user.clone()).collect();
     users.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
     users
+}
+
+#[cfg(test)]
+mod tests {
+    use gkd_core::identity::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn services_are_granted_as_the_file_says_and_who_is_gone_has_none() {
+        let keys: [_; 3] = [1, 2, 3].map(|seed| SecretKey::from_seed([seed; 32]).public());
+        let user = |name: &str, key: &PublicKey, line: &str| {
+            format!("[[user]]\nname = \"{name}\"\nkey = \"{}\"\n{line}\n", public_text(key))
+        };
+        let text = user("ann", &keys[0], "services = [\"shop\", \"ann-*\"]") + &user("bob", &keys[1], "");
+        let config = Config::parse(&text).unwrap();
+        let users = known(&config.users, &Users::new(), &SessionConfig::default());
+        let grants = UserGrants(Arc::new(RwLock::new(Arc::new(users))));
+        let grant = |key: &PublicKey, service: &str| {
+            ServiceGrants::grant(&grants, key, &service.parse().unwrap()).map_err(|words| words.to_string())
+        };
+        assert_eq!((grant(&keys[0], "shop"), grant(&keys[0], "ann-2")), (Ok(()), Ok(())));
+        let words = "ann may announce shop, ann-*, not mall: announce one of these, or have its `services` in server.toml changed";
+        assert_eq!(grant(&keys[0], "mall"), Err(words.to_owned()));
+        let words = "bob may announce nothing, not shop: have its `services` in server.toml changed";
+        assert_eq!(grant(&keys[1], "shop"), Err(words.to_owned()));
+        assert_eq!(grant(&keys[2], "shop"), Err("the user was removed".to_owned()));
+    }
 }

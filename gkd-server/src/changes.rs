@@ -73,6 +73,7 @@ mod tests {
             ("a", "a rules = [{ deny = \"*\" }]", false, "a has another rules"),
             ("a", "a reverse = [\"80\"]\nlimits = { sessions = 1 }", false, "a has another reverse, limits"),
             ("a unix = [\"/run/x\"]", "a unix = [\"/run/x/*\"]", false, "a has another unix"),
+            ("a services = [\"x\"]", "a services = [\"x-*\"]", false, "a has another services"),
             (
                 "",
                 "1;22;333;4444;55555;666666;7777777;88888888;999999999;1010101010",

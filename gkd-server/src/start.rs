@@ -11,6 +11,7 @@ use gkd_core::link::Host;
 use gkd_core::{Server, ServerBuilder};
 use gkd_proxy::program::control::{Control, ControlError};
 use gkd_proxy::program::{Failure, count};
+use gkd_proxy::service::announce::Unserved;
 use gkd_proxy::site::Site;
 use ipnet::IpNet;
 
@@ -156,7 +157,7 @@ fn access(
         Host::Name(_) => None,
     };
     let own: Vec<IpAddr> = public.into_iter().flat_map(PublicName::hosts).filter_map(own).collect();
-    Access::new(config, always, own, descriptors.destinations())
+    Access::new(config, always, own, descriptors.destinations(), Arc::new(Unserved))
 }
 
 /// The addresses of the server's own name are its own, though perhaps a router has them: users do not reach them.

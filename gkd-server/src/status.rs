@@ -9,6 +9,7 @@ use gkd_proxy::program::control::{self, AskError};
 use gkd_proxy::program::log::STATE;
 use gkd_proxy::program::status::{SessionStatus, UsageStatus, for_so_long, table};
 use gkd_proxy::program::{Amount, Failure, count, print_page};
+use gkd_proxy::service::announce::AnnouncedService;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +48,8 @@ pub(crate) struct ServerStatus {
     met: Met,
     /// Ports that users listen on.
     listeners: Vec<UserListener>,
+    /// Services that users' clients announce.
+    services: Vec<UserService>,
     sessions: Vec<UserSession>,
     /// Those above the most that are told.
     sessions_left_out: u64,
@@ -86,6 +89,18 @@ struct UserListener {
     /// `tcp` or `udp`.
     transport: String,
     address: String,
+}
+
+/// A service that a user's client announces.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct UserService {
+    /// None where the user was removed a moment ago.
+    user: Option<String>,
+    service: String,
+    /// `http` or `h2c`.
+    protocol: String,
+    weight: u64,
 }
 
 /// One session, and whose it is.
@@ -155,6 +170,7 @@ impl ServerStatus {
                 connections_refused: refused,
             },
             listeners: access.listeners().into_iter().map(UserListener::from).collect(),
+            services: access.services().into_iter().map(UserService::from).collect(),
             sessions_left_out: (all.len() - sessions.len()) as u64,
             sessions,
         }
@@ -203,11 +219,16 @@ impl ServerStatus {
         ];
         lines.extend(self.limits.lines());
         lines.push(self.met.line());
+        let of = |user: &Option<String>| format!("of {}", user.as_deref().unwrap_or("a removed user"));
         let listener = |one: &UserListener| {
-            let user = one.user.clone().unwrap_or_else(|| "a removed user".to_owned());
-            ["listener".to_owned(), format!("{}://{}", one.transport, one.address), format!("of {user}")]
+            ["listener".to_owned(), format!("{}://{}", one.transport, one.address), of(&one.user)]
         };
         lines.extend(table(self.listeners.iter().map(listener)));
+        let service = |one: &UserService| {
+            let what = format!("{} ({}, weight {})", one.service, one.protocol, one.weight);
+            ["service".to_owned(), what, of(&one.user)]
+        };
+        lines.extend(table(self.services.iter().map(service)));
         for one in &self.sessions {
             lines.push(String::new());
             lines.push(one.head());
@@ -228,6 +249,17 @@ impl From<(Option<UserName>, Transport, SocketAddr)> for UserListener {
         };
         let user = user.map(|name| name.to_string());
         Self { user, transport: transport.to_owned(), address: address.to_string() }
+    }
+}
+
+impl From<(Option<UserName>, AnnouncedService)> for UserService {
+    fn from((user, it): (Option<UserName>, AnnouncedService)) -> Self {
+        Self {
+            user: user.map(|name| name.to_string()),
+            service: it.service.to_string(),
+            protocol: it.protocol.to_string(),
+            weight: it.weight.into(),
+        }
     }
 }
 
@@ -363,6 +395,7 @@ mod tests {
             "listening": ["127.0.0.1:1"], "users": 2, "tunnels": 1, "connections": 3,
             "limits": {"sessions": {"used": 1, "most": 1024}, "memory": {"used": 4194304, "most": 1073741824}},
             "met": {"tunnels_rejected_busy": 5},
+            "services": [{"user": "alice", "service": "shop", "protocol": "http", "weight": 2}],
             "sessions": [{"user": "alice", "peer": "192.0.2.1:5", "age_s": 5, "connections": 3,
                 "tunnels": [{"id": 0, "state": "up", "remote": "192.0.2.1:5", "sent": 10}]}],
             "sessions_left_out": 1, "later": true
@@ -376,6 +409,7 @@ mod tests {
             "  sessions      1       of 1024",
             "  memory        4.2 MB  of 1073.7 MB",
             "5 tunnels met a limit",
+            "  service  shop (http, weight 2)  of alice",
             "session of alice from 192.0.2.1:5, for 5 s",
             "and 1 session more",
         ] {

@@ -23,6 +23,11 @@
 //! [[listener]]                                # one listener, beside those of `local` and `remote`
 //! name = "database"                           # shown in the log and by status; each name once
 //! local = "tcp://5432:db.internal:5432"       # or remote
+//!
+//! [[service]]                                 # a web service that the server answers for
+//! name = "shop"                               # as the user's rules there allow; several of one name share its requests
+//! to = "http://127.0.0.1:3000"                # or "h2c://127.0.0.1:50051", or a folder: "/srv/files"
+//! weight = 1                                  # its share beside others, 1 to 1000
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -35,7 +40,7 @@ use gkd_proxy::program::{self, Failure};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::layer::{Layer, NamedText, Origin, Text};
+use super::layer::{Layer, NamedText, Origin, ServiceText, Text};
 use super::note_mode;
 
 /// The most bytes that are read.
@@ -59,6 +64,7 @@ struct Contents {
     log_format: Option<Spanned<String>>,
     timeouts: BTreeMap<Spanned<String>, Spanned<String>>,
     listener: Vec<Spanned<WrittenListener>>,
+    service: Vec<Spanned<WrittenService>>,
 }
 
 /// One listener as a table.
@@ -68,6 +74,16 @@ struct WrittenListener {
     name: Option<Spanned<String>>,
     local: Option<Spanned<String>>,
     remote: Option<Spanned<String>>,
+}
+
+/// One service as a table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenService {
+    name: Option<Spanned<String>>,
+    to: Option<Spanned<String>>,
+    /// A number.
+    weight: Option<Spanned<Value>>,
 }
 
 /// The most characters of a listener's name: it stands in front of log lines.
@@ -134,12 +150,25 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Layer, Failure> {
             }
         }
     }
+    let number = |value: Spanned<Value>| Text { origin: at(value.span()), text: bare(value.get_ref()) };
+    let service = |table: Spanned<WrittenService>| {
+        let place = at(table.span());
+        let lacks = |what: &str| Failure::config(format_args!("{place}: a service has no {what}"));
+        let WrittenService { name, to, weight } = table.into_inner();
+        Ok(ServiceText {
+            name: one(name.ok_or_else(|| lacks("name: write name = \"shop\", say"))?),
+            to: one(to.ok_or_else(|| lacks("target: write to = \"http://127.0.0.1:3000\", say"))?),
+            weight: weight.map(number),
+        })
+    };
+    let services = contents.service.into_iter().map(service).collect::<Result<_, Failure>>()?;
     Ok(Layer {
         links: all(contents.links),
         link_file: contents.link_file.map(one).map(|link_file| beside(path, link_file)),
-        tunnels: contents.tunnels.map(|value| Text { origin: at(value.span()), text: bare(value.get_ref()) }),
+        tunnels: contents.tunnels.map(number),
         local,
         remote,
+        services,
         bind: all(contents.bind),
         congestion: contents.congestion.map(one),
         plain: contents

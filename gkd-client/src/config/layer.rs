@@ -67,6 +67,14 @@ impl From<Text> for NamedText {
     }
 }
 
+/// A service as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceText {
+    pub(crate) name: Text,
+    pub(crate) to: Text,
+    pub(crate) weight: Option<Text>,
+}
+
 /// What one source says; an absent value leaves it to the next source.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
@@ -75,6 +83,8 @@ pub(crate) struct Layer {
     pub(crate) tunnels: Option<Text>,
     pub(crate) local: Vec<NamedText>,
     pub(crate) remote: Vec<NamedText>,
+    /// Only a file says them so.
+    pub(crate) services: Vec<ServiceText>,
     pub(crate) bind: Vec<Text>,
     pub(crate) congestion: Option<Text>,
     pub(crate) plain: Option<Text>,
@@ -99,6 +109,7 @@ impl Layer {
             tunnels: one("--tunnels", &reach.tunnels),
             local: unnamed(all("--local", &listeners.local)),
             remote: unnamed(all("--remote", &listeners.remote)),
+            services: Vec::new(),
             bind: all("--bind", &reach.bind),
             congestion: one("--congestion", &reach.congestion),
             plain: reach.plain.then(|| text("--plain", "true")),
@@ -124,6 +135,7 @@ impl Layer {
             tunnels: one("GKD_TUNNELS"),
             local: unnamed(all("GKD_LOCAL")),
             remote: unnamed(all("GKD_REMOTE")),
+            services: Vec::new(),
             bind: all("GKD_BIND"),
             congestion: one("GKD_CONGESTION"),
             plain: one("GKD_PLAIN"),

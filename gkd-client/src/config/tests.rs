@@ -43,7 +43,7 @@ fn assert_one_sentence(failure: &Failure, status: Status, part: &str) {
 fn without_anything_there_are_defaults() {
     let settings = load_with(Reach::default(), Listeners::default(), Environment::default()).unwrap();
     assert_eq!((settings.links.len(), settings.tunnels), (0, 4));
-    let usual = Wanted { end: End::Here, listener: Listener::default() };
+    let usual = Wanted::Here(Listener::default());
     assert_eq!(settings.listeners, [Named { name: None, it: usual }]);
     assert_eq!(settings.listeners[0].to_string(), "mixed://127.0.0.1:1080");
     assert_eq!(settings.congestion, Congestion::Auto);
@@ -401,6 +401,76 @@ fn listeners_at_the_server_alone_leave_the_usual_one_out() {
     assert_eq!(shown, ["tcp://127.0.0.1:8080:localhost:80 at the server"]);
     let listeners = Listeners { local: vec!["mixed://1".into()], remote: vec!["udp://2:h:3".into()] };
     let settings = load_with(Reach::default(), listeners, Environment::default()).unwrap();
-    let ends: Vec<_> = settings.listeners.iter().map(|named| named.it.end).collect();
-    assert_eq!(ends, [End::Here, End::Server]);
+    let [here, server] = &settings.listeners[..] else { panic!("{settings:?}") };
+    assert!(matches!((&here.it, &server.it), (Wanted::Here(_), Wanted::Server(_))), "{settings:?}");
+}
+
+#[test]
+fn services_stand_beside_listeners_and_are_shown_with_them() {
+    let text = "remote = [\"tcp://8080:localhost:80\", \"http://shop:127.0.0.1:3000?weight=2\"]\n\
+        [[service]]\nname = \"shop\"\nto = \"http://127.0.0.1:3001\"\nweight = 3\n\
+        [[service]]\nname = \"grpc\"\nto = \"h2c://localhost:50051\"\n\
+        [[service]]\nname = \"files\"\nto = \"/srv/files\"";
+    let shown =
+        |settings: &Settings| -> Vec<_> { settings.listeners.iter().map(ToString::to_string).collect() };
+    let settings = load_file(text).unwrap();
+    let expected = [
+        "tcp://127.0.0.1:8080:localhost:80 at the server",
+        "service http://shop:127.0.0.1:3000?weight=2",
+        "service http://shop:127.0.0.1:3001?weight=3",
+        "service h2c://grpc:localhost:50051",
+        "service http://files:/srv/files",
+    ];
+    assert_eq!(shown(&settings), expected);
+    // One alone leaves the usual listener out.
+    let settings = load_file("[[service]]\nname = \"a\"\nto = \"http://h:1\"").unwrap();
+    assert_eq!(shown(&settings), ["service http://a:h:1"]);
+    let listeners = Listeners { local: vec![], remote: vec!["http://shop:/srv/files".into()] };
+    let settings = load_with(Reach::default(), listeners, Environment::default()).unwrap();
+    assert_eq!(shown(&settings), ["service http://shop:/srv/files"]);
+}
+
+#[test]
+fn mistakes_of_services_name_their_line_and_the_mend() {
+    for (text, part) in [
+        (
+            "remote = [\n\"http://shop:3000\"]",
+            "c.toml line 2: service \"http://shop:3000\": write http://NAME:HOST:PORT",
+        ),
+        (
+            "remote = [\"https://shop:h:1\"]",
+            "line 1: service \"https://shop:h:1\": a target over https is not to be had",
+        ),
+        ("local = [\"http://shop:h:1\"]", "line 1: listener \"http://shop:h:1\": write http://[BIND:]PORT"),
+        ("[[service]]\nto = \"http://h:1\"", "c.toml line 1: a service has no name: write name = \"shop\""),
+        ("\n[[service]]\nname = \"a\"", "c.toml line 2: a service has no target: write to = \"http://"),
+        (
+            "[[service]]\nname = \"A\"\nto = \"http://h:1\"",
+            "c.toml line 2: the service's name \"A\" holds 'A'",
+        ),
+        (
+            "[[service]]\nname = \"a\"\nto = \"h:1\"",
+            "c.toml line 3: \"h:1\" is no web server and no folder: write",
+        ),
+        (
+            "[[service]]\nname = \"a\"\nto = \"/x\"\nweight = 0",
+            "c.toml line 4: \"0\" is no weight: write a number",
+        ),
+        ("[[service]]\nname = \"a\"\nto = \"/x\"\nweight = -1", "c.toml line 4: \"-1\" is no weight"),
+        ("[[service]]\nname = \"a\"\nto = \"/x\"\nport = 1", "c.toml line 4: unknown field `port`"),
+        (
+            "remote = [\"http://a:h:1\"]\n[[service]]\nname = \"a\"\nto = \"http://h:1\"\nweight = 2",
+            "c.toml line 4: the service a is announced with http://h:1 twice: leave one of them out",
+        ),
+    ] {
+        let failure = load_file(text).unwrap_err();
+        assert_eq!(failure.status, Status::Config, "{failure}");
+        assert!(failure.to_string().contains(part), "{failure} has no {part}");
+    }
+    let settings = load_file("[[service]]\nname = \"a\"\nto = \"/nowhere/at/all\"").unwrap();
+    let failure = settings.check_folders().unwrap_err();
+    assert!(
+        failure.to_string().contains("c.toml line 3: the folder /nowhere/at/all cannot be read"),
+        "{failure}"
+    );
 }

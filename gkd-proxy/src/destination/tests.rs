@@ -36,6 +36,11 @@ fn the_bytes_are_those_of_the_table() {
             listen(Some([1, 2, 3, 4].into()), "0", true, false),
             &[4, 2, 0, 0, 0, 7, 1, 1, 1, 1, 2, 3, 4, 0, 0, 0, 0],
         ),
+        (
+            announce("a", Protocol::Http1, false),
+            &[4, 3, 0, 0, 0, 7, 1, 0, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8, b'a'],
+        ),
+        (announce("b", Protocol::H2c, true), &[4, 3, 0, 0, 0, 7, 2, 1, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8, b'b']),
     ] {
         assert_eq!(&destination.encode()[..], bytes);
         assert_eq!(Destination::decode(bytes), Ok(destination));
@@ -54,6 +59,25 @@ fn a_path_is_absolute_and_short() {
     for path in ["", "a", "./a", "/a\0", "/a\n", &format!("/{}", "a".repeat(MAX_PATH))] {
         assert!(matches!(UnixPath::new(path), Err(DestinationError::Path(_))), "{path:?}");
     }
+}
+
+fn announce(service: &str, protocol: Protocol, polite: bool) -> Destination {
+    Destination::Control(Control::Announce(Box::new(AnnounceRequest {
+        listener: ListenerId(7),
+        service: service.parse().unwrap(),
+        protocol,
+        weight: 258,
+        instance: 0x0102_0304_0506_0708,
+        polite,
+    })))
+}
+
+#[test]
+fn the_longest_name_of_a_service_comes_back() {
+    let long = announce(&"x".repeat(63), Protocol::Http1, false);
+    assert_eq!(Destination::decode(&long.encode()), Ok(long.clone()));
+    let longer = [&long.encode()[..], b"x"].concat();
+    assert_eq!(Destination::decode(&longer), Err(DestinationError::Malformed));
 }
 
 fn listen(bind: Option<IpAddr>, ports: &str, proxy_header: bool, polite: bool) -> Destination {
@@ -85,6 +109,12 @@ fn what_is_not_a_destination_is_refused() {
         (&[4, 2, 0, 0, 0, 7, 3, 0, 0, 0, 1, 0, 1], DestinationError::Malformed),
         (&[4, 2, 0, 0, 0, 7, 1, 4, 0, 0, 1, 0, 1], DestinationError::Malformed),
         (&[4, 2, 0, 0, 0, 7, 1, 0, 0, 0, 2, 0, 1], DestinationError::Malformed),
+        // A service that speaks something else, of a bit that there is not, of no weight, of too much, of no such name.
+        (&[4, 3, 0, 0, 0, 7, 3, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, b'a'], DestinationError::Malformed),
+        (&[4, 3, 0, 0, 0, 7, 1, 2, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, b'a'], DestinationError::Malformed),
+        (&[4, 3, 0, 0, 0, 7, 1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, b'a'], DestinationError::Malformed),
+        (&[4, 3, 0, 0, 0, 7, 1, 0, 3, 233, 1, 2, 3, 4, 5, 6, 7, 8, b'a'], DestinationError::Malformed),
+        (&[4, 3, 0, 0, 0, 7, 1, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, b'A'], DestinationError::Malformed),
         (&[4], DestinationError::Malformed),
         (&[4, 1, 0], DestinationError::Malformed),
         (&[1, 9, 1, 2, 3, 4, 1, 2], DestinationError::UnknownHost(9)),

@@ -6,9 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::destination::{Destination, ListenerId, Registered};
 use crate::listener::Service;
+use crate::service::files::Files;
+use crate::service::form::Behind;
 use crate::ws::form::Mapping;
 
-/// The services behind listeners at the other end. Cheap to clone; all clones are one.
+/// What stands behind listeners and services at the other end. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Offers {
     shared: Arc<Shared>,
@@ -17,7 +19,26 @@ pub struct Offers {
 #[derive(Debug, Default)]
 struct Shared {
     next: AtomicU32,
-    services: RwLock<HashMap<ListenerId, Service>>,
+    all: RwLock<HashMap<ListenerId, Standing>>,
+}
+
+/// What stands behind one.
+#[derive(Debug)]
+enum Standing {
+    /// Of a listener.
+    Listener(Service),
+    /// Of an announced service: a web server.
+    Server(Destination),
+    /// Of an announced service: a folder.
+    Folder(Arc<Files>),
+}
+
+/// What is done for a connection that the other end opened.
+pub(crate) enum Offer {
+    /// This is dialled, and the connection's bytes are mapped to and from what it speaks.
+    Dial(Destination, Option<Mapping>),
+    /// The connection carries HTTP, which is answered with these.
+    Folder(Arc<Files>),
 }
 
 /// One service; not offered any more when this is dropped.
@@ -33,25 +54,43 @@ impl Offers {
         Self::default()
     }
 
-    /// Offers a service, under a name that no other has had before it came round.
+    /// Offers what stands behind a listener, under a name that no other has had before it came round.
     pub(crate) fn add(&self, service: Service) -> Offered {
+        self.put(Standing::Listener(service))
+    }
+
+    /// Likewise what stands behind an announced service.
+    pub(crate) fn add_service(&self, to: &Behind) -> Offered {
+        self.put(match to {
+            Behind::Http(target) | Behind::H2c(target) => Standing::Server(Destination::Tcp(target.clone())),
+            Behind::Folder(path) => Standing::Folder(Arc::new(Files::new(path.clone()))),
+        })
+    }
+
+    fn put(&self, standing: Standing) -> Offered {
         let id = ListenerId(self.shared.next.fetch_add(1, Ordering::Relaxed));
-        self.shared.services.write().unwrap_or_else(PoisonError::into_inner).insert(id, service);
+        self.shared.all.write().unwrap_or_else(PoisonError::into_inner).insert(id, standing);
         Offered { offers: self.clone(), id }
     }
 
-    /// What is dialled for a program that came to a listener, and what its bytes are mapped to and from on the way; none where
-    /// nothing is offered.
-    pub(crate) fn way(&self, registered: Registered) -> Option<(Destination, Option<Mapping>)> {
-        let services = self.shared.services.read().unwrap_or_else(PoisonError::into_inner);
-        let (service, index) = (services.get(&registered.listener)?, usize::from(registered.index));
-        Some((service.destination(index)?, service.mapping(index)))
+    /// What is done for a program that came to a listener, or a request of a service; none where nothing is offered.
+    pub(crate) fn way(&self, registered: Registered) -> Option<Offer> {
+        let all = self.shared.all.read().unwrap_or_else(PoisonError::into_inner);
+        let index = usize::from(registered.index);
+        match (all.get(&registered.listener)?, index) {
+            (Standing::Listener(service), _) => {
+                Some(Offer::Dial(service.destination(index)?, service.mapping(index)))
+            }
+            (Standing::Server(destination), 0) => Some(Offer::Dial(destination.clone(), None)),
+            (Standing::Folder(files), 0) => Some(Offer::Folder(files.clone())),
+            (Standing::Server(_) | Standing::Folder(_), _) => None,
+        }
     }
 }
 
 impl Drop for Offered {
     fn drop(&mut self) {
-        self.offers.shared.services.write().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.offers.shared.all.write().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -69,17 +108,27 @@ mod tests {
         assert_ne!(one.id, other.id);
         let of = |offered: &Offered, index| {
             let registered = Registered { listener: offered.id, index };
-            offers.way(registered).map(|(to, _)| to.to_string())
+            offers.way(registered).map(|offer| match offer {
+                Offer::Dial(to, _) => to.to_string(),
+                Offer::Folder(files) => files.root().display().to_string(),
+            })
         };
         assert_eq!(of(&one, 1).as_deref(), Some("inner:81"));
         assert_eq!(of(&one, 2), None);
         assert_eq!(of(&other, 0).as_deref(), Some("inner:5353 (UDP)"));
         let id = one.id;
         drop(one);
-        assert_eq!(offers.way(Registered { listener: id, index: 0 }), None);
+        assert!(offers.way(Registered { listener: id, index: 0 }).is_none());
         let mapped = offers.add(service("tcp://9000-9001:ws://inner:80-81/x"));
-        let (to, mapping) = offers.way(Registered { listener: mapped.id, index: 1 }).unwrap();
+        let way = offers.way(Registered { listener: mapped.id, index: 1 });
+        let Some(Offer::Dial(to, mapping)) = way else { panic!("it is dialled") };
         assert_eq!(to.to_string(), "inner:81");
         assert!(matches!(mapping, Some(Mapping::ToWs(url, _)) if url.to_string() == "ws://inner:81/x"));
+        for (to, shown) in [("http://inner:80", "inner:80"), ("h2c://inner:81", "inner:81"), ("/srv", "/srv")]
+        {
+            let service = offers.add_service(&to.parse().unwrap());
+            assert_eq!(of(&service, 0).as_deref(), Some(shown));
+            assert_eq!(of(&service, 1), None);
+        }
     }
 }

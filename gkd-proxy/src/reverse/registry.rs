@@ -438,7 +438,7 @@ fn refusal(addr: SocketAddr, error: &io::Error) -> Refusal {
     Refusal::new(cause, words)
 }
 
-async fn say<C: VirtualConnection>(connection: &C, answer: &Answer) -> io::Result<()> {
+pub(crate) async fn say<C: VirtualConnection>(connection: &C, answer: &Answer) -> io::Result<()> {
     let mut bytes: Bytes = answer.encode();
     while !bytes.is_empty() {
         std::future::poll_fn(|cx| connection.poll_write_bytes(cx, &mut bytes)).await?;
@@ -447,7 +447,7 @@ async fn say<C: VirtualConnection>(connection: &C, answer: &Answer) -> io::Resul
 }
 
 /// Ends the direction from here, and waits until that is known.
-async fn finish<C: VirtualConnection>(connection: &C) {
+pub(crate) async fn finish<C: VirtualConnection>(connection: &C) {
     // One that was reset has ended too.
     let _ = std::future::poll_fn(|cx| connection.poll_shutdown(cx)).await;
 }

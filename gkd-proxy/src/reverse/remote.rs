@@ -1,4 +1,5 @@
-//! The end that asks for a listener ([`listen_remotely`]): again and again, as long as it is wanted.
+//! The end that asks for a listener ([`listen_remotely`]) or announces a service ([`announce_remotely`]): again and again, as
+//! long as it is wanted.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,11 +12,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::offers::Offered;
-use super::{Answer, MOST_ANSWER, Offers, Refusal, RefusalCause};
+use super::{Answer, MOST_ANSWER, Offers, Refusal, RefusalCause, write_words};
 use crate::connection::{Opener, VirtualConnection};
-use crate::destination::{Control, Destination, ListenRequest, Transport};
+use crate::destination::{AnnounceRequest, Control, Destination, ListenRequest, Transport};
 use crate::listener::{Listener, Service};
 use crate::reach::ReachError;
+use crate::service::form::ServiceForm;
 
 /// The first wait after a listener was lost, and the longest between two tries.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -24,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A listener that stood for so long was a good one: when it is lost, the waits begin anew.
 const STOOD: Duration = Duration::from_secs(1);
 
-/// How a listener at the other end stands.
+/// How a listener or a service at the other end stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {
@@ -32,11 +34,13 @@ pub enum Standing {
     Asked,
     /// It listens, from this address on.
     Listens(SocketAddr),
+    /// It takes the service, which people find there; empty where that is not known.
+    Serves(String),
     /// It does not. It is asked for again.
     Refused(Refusal),
 }
 
-/// A listener at the other end; its drop closes it. Programs that are served go on.
+/// A listener or a service at the other end; its drop takes it away. Programs that are served go on.
 #[derive(Debug)]
 pub struct Remote {
     standing: watch::Receiver<Standing>,
@@ -46,7 +50,8 @@ pub struct Remote {
 /// A listener that the other end cannot be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "listener \"{form}\": {scheme} listens here only (-L): at the other end there are tcp, udp and ws (-R)"
+    "listener \"{form}\": {scheme} listens here only (-L): at the other end there are tcp, udp, ws, and services such as \
+     http://shop:127.0.0.1:3000 (-R)"
 )]
 pub struct RemoteError {
     form: String,
@@ -96,9 +101,28 @@ pub fn listen_remotely<O: Opener>(
         proxy_header,
         polite: false,
     };
+    Ok(keep(opener, Asked::Listen(request), offered, form(listener)))
+}
+
+/// Announces a service to the other end, and offers it what is to be dialled, or to answer with a folder's files. It is
+/// announced again whenever it is lost, as a listener is. Within a tokio runtime.
+pub fn announce_remotely<O: Opener>(service: &ServiceForm, opener: O, offers: &Offers) -> Remote {
+    let offered = offers.add_service(&service.to);
+    let request = AnnounceRequest {
+        listener: offered.id,
+        service: service.name.clone(),
+        protocol: service.to.protocol(),
+        weight: service.weight.get(),
+        instance: service.instance(),
+        polite: false,
+    };
+    keep(opener, Asked::Announce(Box::new(request)), offered, service.to.to_string())
+}
+
+fn keep<O: Opener>(opener: O, asked: Asked, offered: Offered, form: String) -> Remote {
     let (told, standing) = watch::channel(Standing::Asked);
-    let keeper = Keeper { opener, request, _offered: offered, told, form: form(listener) };
-    Ok(Remote { standing, task: tokio::spawn(keeper.keep()) })
+    let keeper = Keeper { opener, asked, _offered: offered, told, form };
+    Remote { standing, task: tokio::spawn(keeper.keep()) }
 }
 
 /// What stands behind the listener, for the log.
@@ -135,9 +159,39 @@ impl Drop for Remote {
     }
 }
 
+/// What the other end is asked for.
+enum Asked {
+    Listen(ListenRequest),
+    Announce(Box<AnnounceRequest>),
+}
+
+impl Asked {
+    fn destination(&self) -> Destination {
+        Destination::Control(match self {
+            Self::Listen(request) => Control::Listen(*request),
+            Self::Announce(request) => Control::Announce(request.clone()),
+        })
+    }
+
+    fn polite(&mut self) -> &mut bool {
+        match self {
+            Self::Listen(request) => &mut request.polite,
+            Self::Announce(request) => &mut request.polite,
+        }
+    }
+
+    /// What the other end is said not to have for it when it does not know it.
+    fn unknown(&self) -> &'static str {
+        match self {
+            Self::Listen(_) => "listeners for clients",
+            Self::Announce(_) => "services of clients",
+        }
+    }
+}
+
 struct Keeper<O> {
     opener: O,
-    request: ListenRequest,
+    asked: Asked,
     _offered: Offered,
     told: watch::Sender<Standing>,
     form: String,
@@ -161,8 +215,8 @@ impl<O: Opener> Keeper<O> {
             let asked = Instant::now();
             match self.ask().await {
                 End::Lost => {
-                    tracing::debug!("the listener for {} was lost: it is asked for again", self.form);
-                    self.request.polite = false;
+                    tracing::debug!("what was to lead to {} was lost: it is asked for again", self.form);
+                    *self.asked.polite() = false;
                     if asked.elapsed() >= STOOD {
                         wait = FIRST_WAIT;
                     }
@@ -172,11 +226,10 @@ impl<O: Opener> Keeper<O> {
                     let standing = Standing::Refused(refusal.clone());
                     // Each reason once, not every time that it is asked for.
                     if before != standing {
-                        let request = self.request;
-                        tracing::warn!("no listener on the server for {} ({request}): {refusal}", self.form);
+                        self.complain(&refusal);
                     }
                     // Whoever took it would be displaced again, and come again, for ever.
-                    self.request.polite |= refusal.cause == RefusalCause::Taken;
+                    *self.asked.polite() |= refusal.cause == RefusalCause::Taken;
                     self.told.send_replace(standing);
                     // A port may be free in a moment, such as one that this client gave back just now.
                     if !matches!(refusal.cause, RefusalCause::InUse | RefusalCause::Failed) {
@@ -189,22 +242,44 @@ impl<O: Opener> Keeper<O> {
         }
     }
 
+    fn complain(&self, refusal: &Refusal) {
+        let form = &self.form;
+        match &self.asked {
+            Asked::Listen(request) => {
+                tracing::warn!("no listener on the server for {form} ({request}): {refusal}");
+            }
+            Asked::Announce(request) => {
+                tracing::warn!("the service {} is not served with {form}: {refusal}", request.service);
+            }
+        }
+    }
+
     /// Asks once, and waits for the end of what came of it.
     async fn ask(&self) -> End {
-        let destination = Destination::Control(Control::Listen(self.request));
+        let destination = self.asked.destination();
         let Ok(connection) = self.opener.open(destination.encode()).await else { return End::NoAnswer };
         let mut buffer = BytesMut::new();
-        match next_answer(&connection, &mut buffer).await {
-            Ok(Some(Answer::Bound(address))) if self.is_possible(address) => {
+        match (next_answer(&connection, &mut buffer).await, &self.asked) {
+            (Ok(Some(Answer::Bound(address))), Asked::Listen(request)) if is_possible(request, address) => {
                 tracing::info!("the server listens on {address} for {}", self.form);
                 self.told.send_replace(Standing::Listens(address));
             }
-            Ok(Some(Answer::Refused(refusal))) => return End::Refused(refusal),
-            Ok(Some(Answer::Bound(address))) => {
-                let words = format!("the server says that it listens on {address}, which was not asked for");
+            (Ok(Some(Answer::Taken(place))), Asked::Announce(request)) => {
+                let place = safe(&place);
+                let at = if place.is_empty() { "".into() } else { format!(" at {place}") };
+                tracing::info!("the service {} is served{at} with {}", request.service, self.form);
+                self.told.send_replace(Standing::Serves(place));
+            }
+            (Ok(Some(Answer::Refused(refusal))), _) => return End::Refused(refusal),
+            (Ok(Some(answer)), _) => {
+                let what = match answer {
+                    Answer::Bound(address) => format!("listens on {address}"),
+                    _ => "serves something".to_owned(),
+                };
+                let words = format!("the server says that it {what}, which was not asked for");
                 return End::Refused(Refusal::new(RefusalCause::Failed, words));
             }
-            Ok(None) | Err(_) => return Self::unanswered(&connection).await,
+            (Ok(None) | Err(_), _) => return self.unanswered(&connection).await,
         }
         match next_answer(&connection, &mut buffer).await {
             Ok(Some(Answer::Refused(refusal))) => End::Refused(refusal),
@@ -212,23 +287,31 @@ impl<O: Opener> Keeper<O> {
         }
     }
 
-    /// Whether the server may listen from this address on, as it says.
-    fn is_possible(&self, address: SocketAddr) -> bool {
-        let (wanted, ports) = (self.request.ports.first(), self.request.ports.len());
-        let all = usize::from(address.port()) + ports - 1 <= usize::from(u16::MAX);
-        address.port() > 0 && all && (wanted == 0 || wanted == address.port())
-    }
-
     /// Why there was no answer.
-    async fn unanswered(connection: &O::Connection) -> End {
+    async fn unanswered(&self, connection: &O::Connection) -> End {
         match futures::FutureExt::now_or_never(connection.connected()) {
             Some(Err(ReachError::Dial(error))) => {
-                let words = format!("{error}: a server of an older version has no listeners for clients");
+                let words = format!("{error}: a server of an older version has no {}", self.asked.unknown());
                 End::Refused(Refusal::new(RefusalCause::Failed, words))
             }
             _ => End::NoAnswer,
         }
     }
+}
+
+/// Whether the server may listen from this address on, as it says.
+fn is_possible(request: &ListenRequest, address: SocketAddr) -> bool {
+    let (wanted, ports) = (request.ports.first(), request.ports.len());
+    let all = usize::from(address.port()) + ports - 1 <= usize::from(u16::MAX);
+    address.port() > 0 && all && (wanted == 0 || wanted == address.port())
+}
+
+/// The other end's words, as they may reach a terminal.
+fn safe(words: &str) -> String {
+    let mut safe = String::new();
+    // To write to a string does not fail.
+    write_words(words, &mut safe).ok();
+    safe
 }
 
 /// The next answer; none at the end.

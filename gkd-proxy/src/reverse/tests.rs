@@ -416,6 +416,8 @@ fn answers_come_back_and_no_cut_does() {
     for (answer, words) in [
         (Answer::Bound("192.0.2.1:80".parse().unwrap()), None),
         (Answer::Bound("[2001:db8::1]:80".parse().unwrap()), None),
+        (Answer::Taken("https://shop.example".into()), None),
+        (Answer::Taken(String::new()), None),
         (Answer::Refused(Refusal::new(RefusalCause::Taken, "gone")), Some("gone")),
         (Answer::Refused(Refusal::new(RefusalCause::Failed, long.as_str())), Some(&long[..MOST_WORDS - 1])),
     ] {
@@ -432,7 +434,7 @@ fn answers_come_back_and_no_cut_does() {
         }
         assert_eq!(both, "rest");
     }
-    for garbage in [&b"\x03\x01"[..], b"\x01\x03", b"\x02\x01\x01\xff"] {
+    for garbage in [&b"\x04\x01"[..], b"\x01\x03", b"\x02\x01\x01\xff", b"\x03\x01\xff"] {
         assert_eq!(Answer::decode(&mut BytesMut::from(garbage)), Err(Malformed));
     }
 }

@@ -1,30 +1,22 @@
 //! A folder as a site: files by their path, `index.html` of folders, conditional requests and ranges. Nothing is listed,
 //! and nothing is sent that is not in the folder.
 //!
-//! Links are followed as long as they lead to something within. Names that begin with a dot are not there for visitors,
-//! `.well-known` excepted: they are mostly histories and passwords of whoever keeps the site. Whoever may write to the
-//! folder while requests are answered could still lead one out of it; such a person can publish what they read anyway.
+//! Which files there are for visitors, [`inside`](crate::inside) says.
 
-use std::ffi::OsStr;
-use std::fs::{self, Metadata};
-use std::io;
-use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use futures::future::BoxFuture;
 use gkd_core::seldom::Seldom;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header;
 use hyper::{Request, Response, StatusCode};
 use tower_http::services::ServeDir;
-use tower_http::services::fs::{Backend, DefaultServeDirFallback, TokioBackend, TokioFile};
+use tower_http::services::fs::DefaultServeDirFallback;
 
 use super::body::Shared;
 use super::{HTML, SiteBody, page, page_body};
-
-/// The one name with a dot in front that visitors may ask for (RFC 8615).
-const WELL_KNOWN: &str = ".well-known";
+use crate::inside::{Inside, is_absence};
 
 /// A folder.
 pub(super) struct Folder {
@@ -36,14 +28,14 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn new(root: PathBuf) -> Self {
-        let files = Inside { root: root.into() };
+        let files = Inside::new(root);
         // One range is worth serving; whoever asks for several gets the file.
-        let serve = ServeDir::with_backend(&files.root, files.clone()).ignore_multi_range_requests(true);
+        let serve = ServeDir::with_backend(files.root(), files.clone()).ignore_multi_range_requests(true);
         Self { files, serve, complaints: Seldom::default() }
     }
 
     pub(super) fn root(&self) -> &Path {
-        &self.files.root
+        self.files.root()
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<SiteBody> {
@@ -81,80 +73,4 @@ fn told(mut response: Response<SiteBody>) -> Response<SiteBody> {
         *response.body_mut() = page_body(status);
     }
     response
-}
-
-/// What a visitor may ask for and is not there, or not for everybody.
-fn is_absence(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
-
-    let kinds = [NotFound, PermissionDenied, NotADirectory, InvalidFilename, InvalidInput];
-    kinds.contains(&error.kind()) || is_loop(error)
-}
-
-/// Links that lead around in a circle.
-#[cfg(unix)]
-fn is_loop(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ELOOP)
-}
-
-#[cfg(not(unix))]
-fn is_loop(_: &io::Error) -> bool {
-    false
-}
-
-/// The files that visitors may have.
-#[derive(Clone)]
-struct Inside {
-    root: Arc<Path>,
-}
-
-impl Inside {
-    /// The file or folder at a path below the root, its links resolved. Blocks.
-    fn find(&self, path: &Path) -> io::Result<(PathBuf, Metadata)> {
-        let absent = || io::Error::from(io::ErrorKind::NotFound);
-        // The root may be a link that leads to another version of the site from time to time.
-        let (root, real) = (fs::canonicalize(&self.root)?, fs::canonicalize(path)?);
-        let asked = path.strip_prefix(&self.root).map_err(|_| absent())?;
-        let within = real.strip_prefix(root).map_err(|_| absent())?;
-        if is_hidden(asked) || is_hidden(within) {
-            return Err(absent());
-        }
-        let metadata = fs::symlink_metadata(&real)?;
-        // To open a pipe is to wait for whoever writes to it.
-        match metadata.is_file() || metadata.is_dir() {
-            true => Ok((real, metadata)),
-            false => Err(absent()),
-        }
-    }
-
-    async fn found(self, path: PathBuf) -> io::Result<(PathBuf, Metadata)> {
-        tokio::task::spawn_blocking(move || self.find(&path)).await.map_err(io::Error::other)?
-    }
-}
-
-fn is_hidden(path: &Path) -> bool {
-    let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".") && name != WELL_KNOWN;
-    path.components().any(|part| matches!(part, Component::Normal(name) if hidden(name)))
-}
-
-impl Backend for Inside {
-    type File = TokioFile;
-    type Metadata = Metadata;
-    type OpenFuture = BoxFuture<'static, io::Result<TokioFile>>;
-    type MetadataFuture = BoxFuture<'static, io::Result<Metadata>>;
-
-    fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let files = self.clone();
-        Box::pin(async move {
-            match files.found(path).await? {
-                (path, metadata) if metadata.is_file() => TokioBackend.open(path).await,
-                _ => Err(io::ErrorKind::NotFound.into()),
-            }
-        })
-    }
-
-    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        let files = self.clone();
-        Box::pin(async move { files.found(path).await.map(|(_, metadata)| metadata) })
-    }
 }

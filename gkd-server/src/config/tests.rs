@@ -264,6 +264,7 @@ fn rules_reverse_and_limits_of_a_user_are_read() {
         "rules = [\n  { allow = \"10.1.0.0/16\", ports = \"22,80-89\" },\n  { deny = \".Corp.example.\" }, # a comment\n  { deny = \"*\" },\n]\n\
          reverse = [\"127.0.0.1:1024-65535\", \"0.0.0.0:8080\", \"443\"]\n\
          unix = [\"/run/app.sock\", \"/run/app/*\"]\n\
+         services = [\"shop\", \"ann-*\"]\n\
          [user.limits]\nsessions = 2\ntunnels = 16\nconnections = 100\nup = \"10M\"\n\
          [[user]]\nname = \"bob\"\nkey = \"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\nreverse = []",
     ));
@@ -283,6 +284,7 @@ fn rules_reverse_and_limits_of_a_user_are_read() {
     assert_eq!((ann.limits.speeds.up, ann.limits.speeds.down), (Some("10M".parse().unwrap()), None));
     assert!(ann.paths.permit(Path::new("/run/app.sock")) && ann.paths.permit(Path::new("/run/app/x")));
     assert!(!bob.paths.permit(Path::new("/run/app.sock")));
+    assert_eq!((&*ann.services.to_string(), &*bob.services.to_string()), ("shop, ann-*", "nothing"));
     assert_eq!((bob.rules.len(), bob.limits), (0, UserLimits::default()));
     assert_eq!(bob.binds.to_string(), "nothing");
 
@@ -335,6 +337,10 @@ fn mistakes_of_a_user_name_their_place_and_the_mend() {
             "\"/run/*.sock\" holds a * that stands for no sockets of one folder: write",
         ),
         ("unix = \"/run/a\"", 8, "invalid type"),
+        ("services = [\"shop\", \"a.b\"]", 21, "the service's name \"a.b\" holds '.': write small letters"),
+        ("services = [\"a*b\"]", 13, "\"a*b\" holds a * that stands neither at its beginning nor at its end"),
+        ("services = [\"\"]", 13, "the service's name is empty: write one such as shop"),
+        ("services = \"shop\"", 12, "invalid type"),
         ("limits = { sessions = 0 }", 23, "0 is out of bounds: write 1 to 4096"),
         ("limits = { tunnels = 1025 }", 22, "1025 is out of bounds: write 1 to 1024"),
         ("limits = { connections = -1 }", 26, "-1 is out of bounds: write 1 to 1048576"),

@@ -4,6 +4,8 @@
 
 use gkd_proxy::destination::{MAX_DESTINATION, MAX_NAME};
 use gkd_proxy::listener::MAX_PORTS;
+use gkd_proxy::service::form::{Behind, ServiceForm};
+use gkd_proxy::service::config::NamePattern;
 use gkd_proxy::{Destination, Host, Listener, Target};
 
 /// Reads `data` as the bytes of a destination, as HOST:PORT, and as a listener's form.
@@ -26,6 +28,21 @@ pub fn words(data: &[u8]) {
             assert!(encoded.len() <= MAX_DESTINATION);
             assert_eq!(Destination::decode(&encoded), Ok(Destination::Tcp(target)));
         }
+        Err(error) => readable(&error.to_string()),
+    }
+    match text.parse::<ServiceForm>() {
+        Ok(service) => {
+            let written = service.to_string();
+            readable(&written);
+            // A path is shown escaped, and may hold a question mark.
+            let shown_whole =
+                !written.contains('\\') && matches!(service.to, Behind::Http(_) | Behind::H2c(_));
+            assert!(!shown_whole || written.parse().as_ref() == Ok(&service), "{written} reads otherwise");
+        }
+        Err(error) => readable(&error.to_string()),
+    }
+    match text.parse::<NamePattern>() {
+        Ok(pattern) => assert_eq!(pattern.to_string(), text),
         Err(error) => readable(&error.to_string()),
     }
     match text.parse::<Listener>() {
