@@ -6,6 +6,8 @@
 
 pub mod balance;
 pub mod config;
+pub mod error_page;
+pub mod front;
 pub mod route;
 
 use std::io;
