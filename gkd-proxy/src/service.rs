@@ -7,6 +7,7 @@
 pub mod balance;
 pub mod config;
 pub mod error_page;
+pub(crate) mod forwarded;
 pub mod front;
 pub mod route;
 
