@@ -7,9 +7,18 @@
 pub mod balance;
 pub mod config;
 pub mod error_page;
+mod exchange;
 pub(crate) mod forwarded;
 pub mod front;
+mod hearing;
+mod pool;
+mod probe;
 pub mod route;
+pub mod services;
+mod target;
+mod template;
+mod upgrade;
+mod upstream;
 
 use std::io;
 use std::net::SocketAddr;
