@@ -6,7 +6,6 @@
 //! no `Via`; protocols that begin with an upgrade of HTTP go through CONNECT. Messages are not passed through
 //! as they come but read and written anew, so that both ends see the same bounds of the same messages.
 
-mod expect;
 mod forward;
 pub(crate) mod headers;
 
@@ -27,11 +26,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use self::forward::Forwarded;
+use self::forward::Fetched;
 use crate::connection::Opener;
 use crate::credentials::Credentials;
 use crate::destination::{Destination, Host, Target};
 use crate::outlet::Outlet;
+use crate::passing::Download;
 use crate::reach::ReachError;
 use crate::slots::Slot;
 use crate::socket;
@@ -50,7 +50,7 @@ const NOT_A_SITE: &str = "This is a proxy, not a web site: set it as HTTP or SOC
     network settings, or try `curl -x http://HOST:PORT https://example.com` with its host and port.";
 
 /// What an answer carries: words of ours, or a web server's body.
-type AnswerBody<O> = Either<Full<Bytes>, Forwarded<<O as Opener>::Connection>>;
+type AnswerBody<O> = Either<Full<Bytes>, Download<Fetched<<O as Opener>::Connection>>>;
 
 /// Serves one program, from its first byte to its last.
 pub(crate) async fn serve<O: Opener>(

@@ -38,6 +38,7 @@ mod lookups;
 pub mod measure;
 mod mixed;
 mod outlet;
+mod passing;
 pub mod policy;
 pub mod program;
 mod proxy_header;

@@ -11,6 +11,9 @@ const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, a connection that was relayed.
 const VERSION_AND_COMMAND: u8 = 0x21;
 
+/// Version 2, a connection of the proxy itself.
+const VERSION_AND_LOCAL: u8 = 0x20;
+
 /// TCP over IPv4.
 const TCP4: u8 = 0x11;
 
@@ -58,9 +61,25 @@ pub(crate) fn encode(client: SocketAddr, local: SocketAddr) -> Bytes {
     out.freeze()
 }
 
+/// The header for a connection that is for nobody else, a health check for instance.
+pub(crate) fn of_ourselves() -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD);
+    out.put_slice(&SIGNATURE);
+    out.put_u8(VERSION_AND_LOCAL);
+    // No family, and no addresses behind it.
+    out.put_u8(0);
+    out.put_u16(0);
+    out.freeze()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_of_our_own_names_nobody() {
+        assert_eq!(&of_ourselves()[..], b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00");
+    }
 
     #[test]
     fn the_bytes_are_those_of_the_specification() {

@@ -56,7 +56,7 @@ pub(crate) mod serve;
 pub(crate) mod side;
 mod stream_to_ws;
 mod text;
-mod upgrade;
+pub(crate) mod upgrade;
 pub(crate) mod url;
 mod ws_to_stream;
 

@@ -1,12 +1,9 @@
 //! One request with an absolute URI, over a connection of its own: [`exchange`].
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use gkd_core::proto::packet::ResetCode;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request;
@@ -14,12 +11,12 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
-use super::expect::held;
 use super::headers::remove_hop_by_hop;
 use super::{MAX_HEAD, MAX_HEADERS, Refusal};
 use crate::connection::{Opener, Stream, VirtualConnection};
 use crate::destination::Destination;
 use crate::outlet::Outlet;
+use crate::passing::{Download, Exchange, Upload, expecting};
 
 /// Sends the request to its target, and returns the head of the answer with a body that is still to come.
 ///
@@ -29,7 +26,7 @@ pub(super) async fn exchange<O: Opener>(
     request: Request<Incoming>,
     target: Destination,
     outlet: &Outlet<O>,
-) -> Result<Response<Forwarded<O::Connection>>, Refusal> {
+) -> Result<Response<Download<Fetched<O::Connection>>>, Refusal> {
     let (mut head, body) = request.into_parts();
     rewrite(&mut head)?;
     let connection = match outlet.open(&target).await {
@@ -51,9 +48,9 @@ pub(super) async fn exchange<O: Opener>(
             tracing::debug!("a web server's HTTP failed: {}", error.to_string().escape_debug());
         }
     });
-    let exchange = Exchange { connection, driver, complete: false };
+    let exchange = Fetched { connection, driver, complete: false };
     let answer = {
-        let mut answer = std::pin::pin!(sender.send_request(held(head, body)));
+        let mut answer = std::pin::pin!(sender.send_request(expecting(head, Upload::new(body))));
         tokio::select! {
             biased;
             answer = &mut answer => match answer {
@@ -78,7 +75,7 @@ pub(super) async fn exchange<O: Opener>(
     remove_hop_by_hop(&mut head.headers);
     // hyper writes the version that the program speaks.
     head.version = Version::HTTP_11;
-    Ok(Response::from_parts(head, Forwarded { body, exchange }))
+    Ok(Response::from_parts(head, Download::new(body, None, exchange)))
 }
 
 /// Makes a request to a proxy one to the web server (RFC 9112, section 3.2.1 and 3.2.2).
@@ -105,54 +102,23 @@ fn rewrite(head: &mut request::Parts) -> Result<(), Refusal> {
 
 /// A running exchange with a web server; ends with its drop. One that is not complete is reset, so that
 /// neither side takes a part for the whole.
-struct Exchange<C: VirtualConnection> {
+pub(super) struct Fetched<C: VirtualConnection> {
     connection: Arc<C>,
     driver: JoinHandle<()>,
     complete: bool,
 }
 
-impl<C: VirtualConnection> Drop for Exchange<C> {
+impl<C: VirtualConnection> Exchange for Fetched<C> {
+    fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl<C: VirtualConnection> Drop for Fetched<C> {
     fn drop(&mut self) {
         self.driver.abort();
         if !self.complete {
             self.connection.reset(ResetCode::STREAM);
         }
-    }
-}
-
-/// The body of a web server's answer, and the exchange that brings it.
-pub(super) struct Forwarded<C: VirtualConnection> {
-    body: Incoming,
-    exchange: Exchange<C>,
-}
-
-impl<C: VirtualConnection> Body for Forwarded<C> {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.exchange.complete = true;
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// An answer without a body is complete although nobody asks for a frame.
-impl<C: VirtualConnection> Drop for Forwarded<C> {
-    fn drop(&mut self) {
-        self.exchange.complete |= self.body.is_end_stream();
     }
 }

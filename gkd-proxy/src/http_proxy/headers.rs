@@ -3,13 +3,13 @@
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName};
 
-/// Those that are so without being named. hyper sets anew how a body is framed.
-const HOP_BY_HOP: [HeaderName; 9] = [
+/// Those that are so without being named. hyper sets anew how a body is framed; `Trailer` stays, for it sends no fields
+/// behind a body that are not announced.
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     HeaderName::from_static("keep-alive"),
@@ -51,6 +51,7 @@ mod tests {
             ("proxy-connection", "keep-alive"),
             ("proxy-authorization", "Basic x"),
             ("te", "trailers"),
+            ("trailer", "x-sum"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "websocket"),
             ("content-length", "5"),
@@ -63,6 +64,6 @@ mod tests {
         remove_hop_by_hop(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["authorization", "content-length", "host", "x-kept"]);
+        assert_eq!(left, ["authorization", "content-length", "host", "trailer", "x-kept"]);
     }
 }

@@ -12,7 +12,7 @@ use gkd_core::seldom::Seldom;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::http::request;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
@@ -20,31 +20,20 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::{Download, Movement, Upload};
 use super::{SiteBody, page};
 use crate::destination::Target;
 use crate::dial::{DialFailure, Dialer};
 use crate::http_proxy::headers::remove_hop_by_hop;
 use crate::http_proxy::{MAX_HEAD, MAX_HEADERS};
+use crate::passing::{Download, Patience, Upload, expecting};
 use crate::rules::Rules;
+use crate::service::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, host_of, remove_forgeable};
 
 /// How long the web server may take to be reached, its name's resolution included.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// For how long nothing may move while something is waited for: the visitor's body, the head of the answer, its body.
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// Who a request comes from, and how, as proxies say it.
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// What begins so says the same, or more of it.
-const FORWARDED: &str = "x-forwarded-";
-
-/// Other headers that programs believe of who a request comes from, or of the proxy that they are to use themselves.
-const FORGEABLE: [HeaderName; 3] =
-    [header::FORWARDED, HeaderName::from_static("x-real-ip"), HeaderName::from_static("proxy")];
 
 /// A web server.
 pub(super) struct Backend {
@@ -133,16 +122,16 @@ impl Backend {
                 tracing::debug!("the site's web server broke off: {}", error.to_string().escape_debug());
             }
         }));
-        let movement = Movement::new();
-        let upload = Upload { body, movement: movement.clone() };
-        let mut answer = std::pin::pin!(sender.send_request(Request::from_parts(head, upload)));
+        let upload = Upload::new(body);
+        let watch = upload.watch();
+        let mut answer = std::pin::pin!(sender.send_request(expecting(head, upload)));
         let answer = loop {
-            let due = movement.last() + self.silence;
+            let due = watch.last() + self.silence;
             tokio::select! {
                 biased;
                 answer = &mut answer => break answer.map_err(Trouble::Broken)?,
                 () = tokio::time::sleep_until(due) => {
-                    if movement.last() + self.silence <= Instant::now() {
+                    if watch.last() + self.silence <= Instant::now() {
                         return Err(Trouble::Silent);
                     }
                 }
@@ -155,7 +144,7 @@ impl Backend {
         remove_hop_by_hop(&mut head.headers);
         // The visitor's version is written.
         head.version = Version::HTTP_11;
-        let download = Download { body, patience: self.silence, silence: None, _connection: connection };
+        let download = Download::new(body, Some(Patience::new(self.silence)), connection);
         Ok(Response::from_parts(head, download.boxed()))
     }
 
@@ -164,7 +153,7 @@ impl Backend {
         if head.method == Method::CONNECT || wants_websocket(&head.headers) {
             return Err(StatusCode::NOT_IMPLEMENTED);
         }
-        let host = host_of(head)?;
+        let host = host_of(head).map_err(|_| StatusCode::BAD_REQUEST)?;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         head.uri = path.parse::<Uri>().map_err(|_| StatusCode::BAD_REQUEST)?;
         head.version = Version::HTTP_11;
@@ -190,40 +179,9 @@ impl Backend {
     }
 }
 
-/// The host that the visitor asks for: the URI's, where it has one (RFC 9112, section 3.2.2).
-fn host_of(head: &request::Parts) -> Result<Option<HeaderValue>, StatusCode> {
-    let mut named = head.headers.get_all(header::HOST).iter();
-    let (first, second) = (named.next(), named.next());
-    if second.is_some() {
-        return Err(StatusCode::BAD_REQUEST);
-    }
-    match head.uri.authority() {
-        // Without user and password, which some URIs hold.
-        Some(authority) => {
-            let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-            HeaderValue::from_str(host).map(Some).map_err(|_| StatusCode::BAD_REQUEST)
-        }
-        None => Ok(first.cloned()),
-    }
-}
-
 /// A server may pass over that another protocol is asked for (RFC 9110, section 7.8), and does but for this one, with
 /// which no answer in HTTP would be of use.
 fn wants_websocket(headers: &HeaderMap) -> bool {
     let mut asked = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
     asked.any(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
-}
-
-fn remove_forgeable(headers: &mut HeaderMap) {
-    // Bounded by the size of a head.
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forgeable(name)).cloned().collect();
-    for name in &forged {
-        headers.remove(name);
-    }
-}
-
-/// Whether a program may believe it. To those that are called by CGI, `_` in a name is `-`.
-fn is_forgeable(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
-    name.starts_with(FORWARDED) || FORGEABLE.iter().any(|forgeable| forgeable == name.as_str())
 }

@@ -62,8 +62,8 @@ impl Drop for Guard {
 
 impl Announcements for Answerer {
     fn announce(&self, announcement: Announcement<'_>) -> Result<Announced, Refusal> {
-        self.still_takes(announcement.service, announcement.user)?;
-        let Announcement { service, user, target, protocol, weight } = announcement;
+        self.still_takes(announcement.service, announcement.user, announcement.granted)?;
+        let Announcement { service, user, target, protocol, weight, .. } = announcement;
         let mut next = self.next.lock().unwrap();
         *next += 1;
         let target =
