@@ -20,6 +20,7 @@ mod cli;
 mod config;
 mod descriptors;
 mod dir;
+mod http;
 mod init;
 mod listen;
 mod public_name;

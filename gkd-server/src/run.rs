@@ -14,6 +14,7 @@ use crate::cli::RunOptions;
 use crate::config::Config;
 use crate::descriptors::Descriptors;
 use crate::dir::Dir;
+use crate::http::Http;
 use crate::status::{self, ServerStatus, UserSessions};
 
 /// How long live connections may take to end after the first TERM.
@@ -46,10 +47,10 @@ async fn serve(dir: Dir, options: RunOptions, descriptors: Descriptors) -> Resul
             signal = signals.next() => match signal {
                 Signal::End => break,
                 // What came of it is logged.
-                Signal::Reload => drop(server.reload()),
+                Signal::Reload => drop(server.reload().await),
                 Signal::State => ServerStatus::of(&server).log(),
             },
-            asked = control.next() => server.answer(asked),
+            asked = control.next() => server.answer(asked).await,
         }
     }
     server.end(&mut signals, &mut control).await;
@@ -72,6 +73,8 @@ pub(crate) struct Running {
     pub(crate) config: Config,
     pub(crate) server: Arc<Server>,
     pub(crate) access: Arc<Access>,
+    /// None where the configuration has no services.
+    pub(crate) http: Option<Http>,
     /// The unencrypted carrier is taken as well.
     pub(crate) unencrypted: bool,
     /// When it began to listen.
@@ -90,18 +93,19 @@ pub(crate) struct Reloaded {
 
 impl Running {
     /// Answers what was asked for at the control socket.
-    fn answer(&self, asked: Asked) {
+    async fn answer(&self, asked: Asked) {
         match asked.command() {
             status::STATUS => asked.answer(Ok::<_, Failure>(ServerStatus::of(self))),
             status::USERS => asked.answer(Ok::<_, Failure>(UserSessions::all(self))),
-            status::RELOAD => asked.answer(self.reload()),
+            status::RELOAD => asked.answer(self.reload().await),
             _ => asked.answer_unknown(),
         }
     }
 
-    /// Reads users, with their rules and limits, and allowed destinations anew. A file that cannot be read or is wrong changes nothing.
-    fn reload(&self) -> Result<Reloaded, Failure> {
-        let config = Config::load(&self.dir).map_err(|failure| {
+    /// Reads users, with their rules and limits, allowed destinations and services anew. A file that cannot be read or is
+    /// wrong changes nothing.
+    async fn reload(&self) -> Result<Reloaded, Failure> {
+        let config = self.take_on().await.map_err(|failure| {
             let words = format!("nothing is changed, the configuration in force stays: {failure}");
             tracing::error!("{words}");
             Failure::config(words)
@@ -117,6 +121,7 @@ impl Running {
             ("websocket", config.websocket == self.config.websocket),
             ("limits", config.limits == self.config.limits),
             ("timeouts", config.timeouts == self.config.timeouts),
+            ("whether there is [http]", config.http().is_some() == self.config.http().is_some()),
         ] {
             if !same {
                 tracing::warn!(
@@ -127,7 +132,7 @@ impl Running {
         }
         let replaced = self.access.replace(&config, &self.server);
         tracing::info!(
-            "users and allowed destinations are read anew: {}; {}; {} of removed users ended",
+            "users, allowed destinations and services are read anew: {}; {}; {} of removed users ended",
             count(config.users.len(), "user"),
             replaced.changes,
             count(replaced.ended, "session")
@@ -135,8 +140,21 @@ impl Running {
         Ok(Reloaded { users: config.users.len(), sessions_ended: replaced.ended, restart })
     }
 
-    /// Lets live connections end, for some time, unless a second signal comes.
+    /// Reads the file, and has the front and the services be as it says: what can fail, ahead of all that cannot. What is
+    /// announced is looked at by users and services together, so behind this.
+    async fn take_on(&self) -> Result<Config, Failure> {
+        let config = Config::load(&self.dir)?;
+        config.check_http(&self.dir.config())?;
+        if let (Some(http), Some(config)) = (&self.http, config.http()) {
+            http.reload(config).await?;
+        }
+        Ok(config)
+    }
+
+    /// Lets live connections end, for some time, unless a second signal comes. Requests of services first, which may need
+    /// connections to the clients that announced them.
     async fn end(&self, signals: &mut Signals, control: &mut Control) {
+        let until = Instant::now() + DRAIN;
         self.access.begin_to_end();
         let live: usize = self.server.sessions().iter().map(|session| session.stats().connections).sum();
         if live > 0 {
@@ -155,17 +173,27 @@ impl Running {
                         _ => tracing::info!("the server is ending: only TERM and INT count now"),
                     },
                     // Who asks how it stands, or removes a user, is not to wait for the end.
-                    asked = control.next() => self.answer(asked),
+                    asked = control.next() => self.answer(asked).await,
                 }
             }
         };
+        let drained = async {
+            if let Some(http) = &self.http {
+                http.end(until).await;
+            }
+            self.access.withdraw();
+            shutdown.shutdown(until.saturating_duration_since(Instant::now())).await
+        };
         tokio::select! {
-            drained = shutdown.shutdown(DRAIN) => match drained {
+            drained = drained => match drained {
                 true => tracing::info!("ended"),
                 false => tracing::info!("ended; connections that were left are reset"),
             },
             () = second => {
                 // Ready or not: this is at once.
+                if let Some(http) = &self.http {
+                    tokio::time::timeout(AT_ONCE, http.abort()).await.ok();
+                }
                 tokio::time::timeout(AT_ONCE, shutdown.shutdown(Duration::ZERO)).await.ok();
                 tracing::info!("ended at once; connections that were left are reset");
             }

@@ -11,7 +11,7 @@ use gkd_core::link::Host;
 use gkd_core::{Server, ServerBuilder};
 use gkd_proxy::program::control::{Control, ControlError};
 use gkd_proxy::program::{Failure, count};
-use gkd_proxy::service::announce::Unserved;
+use gkd_proxy::service::announce::Announcements;
 use gkd_proxy::site::Site;
 use ipnet::IpNet;
 
@@ -21,6 +21,7 @@ use crate::cli::RunOptions;
 use crate::config::{Config, Limits};
 use crate::descriptors::Descriptors;
 use crate::dir::{self, Dir};
+use crate::http::Prepared;
 use crate::init::{self, Fresh};
 use crate::listen::{self, ListenAddress};
 use crate::public_name::{self, PublicName};
@@ -70,9 +71,12 @@ impl Running {
         let listen = [options.listen, config.listen.clone(), ListenAddress::usual()];
         let listen = listen.into_iter().find(|listen| !listen.is_empty()).unwrap_or_default();
         config.check_site(&dir.config())?;
+        config.check_http(&dir.config())?;
         let listeners = listen::listen(&listen)?;
         let plain = options.plain || config.plain;
-        let access = Arc::new(access(&config, options.allow, public.as_ref(), descriptors));
+        let prepared = Prepared::new(config.http());
+        let announcements = prepared.announcements();
+        let access = Arc::new(access(&config, options.allow, public.as_ref(), descriptors, announcements));
 
         let mut builder = Server::builder()
             .key(key.clone())
@@ -115,7 +119,8 @@ impl Running {
         if let Some(public) = public {
             tokio::spawn(resolve_own(access.clone(), public));
         }
-        let running = Self { dir, config, server, access, unencrypted: plain, began: Instant::now() };
+        let http = prepared.open(config.http()).await?;
+        let running = Self { dir, config, server, access, http, unencrypted: plain, began: Instant::now() };
         Ok((running, control))
     }
 }
@@ -151,13 +156,14 @@ fn access(
     always: Vec<IpNet>,
     public: Option<&PublicName>,
     descriptors: Descriptors,
+    announcements: Arc<dyn Announcements>,
 ) -> Access {
     let own = |host: &Host| match host {
         Host::Ip(ip) => Some(*ip),
         Host::Name(_) => None,
     };
     let own: Vec<IpAddr> = public.into_iter().flat_map(PublicName::hosts).filter_map(own).collect();
-    Access::new(config, always, own, descriptors.destinations(), Arc::new(Unserved))
+    Access::new(config, always, own, descriptors.destinations(), announcements)
 }
 
 /// The addresses of the server's own name are its own, though perhaps a router has them: users do not reach them.

@@ -10,11 +10,14 @@ use gkd_proxy::program::log::STATE;
 use gkd_proxy::program::status::{SessionStatus, UsageStatus, for_so_long, table};
 use gkd_proxy::program::{Amount, Failure, count, print_page};
 use gkd_proxy::service::announce::AnnouncedService;
+use gkd_proxy::service::front::FrontStatus;
+use gkd_proxy::service::services::{ServiceStatus, TargetStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::PROGRAM;
 use crate::dir::Dir;
+use crate::http::Http;
 use crate::run::Running;
 use crate::users::UserName;
 
@@ -50,6 +53,8 @@ pub(crate) struct ServerStatus {
     listeners: Vec<UserListener>,
     /// Services that users' clients announce.
     services: Vec<UserService>,
+    /// The front of HTTP services; null where there is none.
+    http: Option<HttpStatus>,
     sessions: Vec<UserSession>,
     /// Those above the most that are told.
     sessions_left_out: u64,
@@ -101,6 +106,15 @@ struct UserService {
     /// `http` or `h2c`.
     protocol: String,
     weight: u64,
+}
+
+/// The front of HTTP services, and these.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct HttpStatus {
+    listening: Vec<String>,
+    front: FrontStatus,
+    services: Vec<ServiceStatus>,
 }
 
 /// One session, and whose it is.
@@ -171,6 +185,7 @@ impl ServerStatus {
             },
             listeners: access.listeners().into_iter().map(UserListener::from).collect(),
             services: access.services().into_iter().map(UserService::from).collect(),
+            http: running.http.as_ref().map(HttpStatus::of),
             sessions_left_out: (all.len() - sessions.len()) as u64,
             sessions,
         }
@@ -229,6 +244,7 @@ impl ServerStatus {
             ["service".to_owned(), what, of(&one.user)]
         };
         lines.extend(table(self.services.iter().map(service)));
+        lines.extend(self.http.iter().flat_map(HttpStatus::lines));
         for one in &self.sessions {
             lines.push(String::new());
             lines.push(one.head());
@@ -260,6 +276,39 @@ impl From<(Option<UserName>, AnnouncedService)> for UserService {
             protocol: it.protocol.to_string(),
             weight: it.weight.into(),
         }
+    }
+}
+
+impl HttpStatus {
+    fn of(http: &Http) -> Self {
+        let (listening, front, services) = http.status();
+        Self { listening, front, services }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let front = &self.front;
+        let mut lines = vec![format!(
+            "HTTP services on {}: {}, {} so far",
+            self.listening.join(", "),
+            count(front.connections, "connection"),
+            counted(front.requests, "request")
+        )];
+        let target = |service: &ServiceStatus, target: &TargetStatus| {
+            let user = target.user.as_ref().map(|user| format!(" of {user}")).unwrap_or_default();
+            let health = if target.healthy { "" } else { ", out" };
+            let requests = counted(target.requests, "request");
+            [
+                format!("target of {}", service.service),
+                format!("{}{user}", target.target),
+                format!("{requests}, {} running, {} failed{health}", target.outstanding, target.failures),
+            ]
+        };
+        lines.extend(table(
+            self.services
+                .iter()
+                .flat_map(|service| service.targets.iter().map(move |one| target(service, one))),
+        ));
+        lines
     }
 }
 

@@ -28,6 +28,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use gkd_core::proto::packet::ResetCode;
 use gkd_core::seldom::Seldom;
 use http_body_util::{BodyExt, Empty};
@@ -42,7 +43,8 @@ use hyper_util::rt::TokioIo;
 use tower_http::services::ServeDir;
 use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
 
-use super::ServiceBody;
+use super::target::Content;
+use super::{ServiceBody, Visit};
 use crate::connection::VirtualConnection;
 use crate::inside::{Inside, is_absence};
 use crate::relay::{End, Relayed};
@@ -67,6 +69,21 @@ pub struct Files {
 
 /// An answer with an open file, or without.
 type Found = Response<ServeFileSystemResponseBody>;
+
+impl Content for Files {
+    fn answer(
+        self: Arc<Self>,
+        request: Request<ServiceBody>,
+        _: &Visit,
+    ) -> BoxFuture<'static, Response<ServiceBody>> {
+        Box::pin(async move { Files::answer(&self, request).await })
+    }
+
+    fn name(&self) -> &str {
+        // A folder whose path is no text was not read from a configuration.
+        self.root().to_str().unwrap_or("a folder")
+    }
+}
 
 impl Files {
     /// The files of a folder. It may come and go.
@@ -375,7 +392,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Body for Exactly<B> {
 pub(crate) async fn serve_files<C: VirtualConnection>(connection: &C, files: Arc<Files>) -> Relayed {
     let service = service_fn(move |request: Request<Incoming>| {
         let files = files.clone();
-        async move { Ok::<_, Infallible>(files.answer(request).await) }
+        async move { Ok::<_, Infallible>(Files::answer(&files, request).await) }
     });
     // How long one is kept that asks nothing, the end knows which opened it.
     let served = http1::Builder::new().serve_connection(TokioIo::new(Virtual(connection)), service).await;

@@ -4,6 +4,7 @@
 //! description, and those that clients [announce](Services::announce). Whatever changes, running requests go on, and what
 //! stays keeps its connections and what is known of its health.
 
+mod clients;
 mod roster;
 mod status;
 
@@ -20,6 +21,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+pub use self::clients::Clients;
 use self::roster::{Announcement, Key, Roster, Table};
 pub use self::status::{ServiceStatus, TargetStatus};
 use super::config::{HttpConfig, Https, NotAnnounced, ServiceNames};
@@ -118,6 +120,24 @@ impl Services {
         let key = roster.announce(Announcement::new(service, user, granted, target, weight))?;
         self.show(&roster);
         Ok(Announced { services: Arc::downgrade(self), key })
+    }
+
+    /// Whether a user, who was granted these names, may announce a service.
+    ///
+    /// # Errors
+    /// The user may not.
+    pub fn may_announce(
+        &self,
+        user: &str,
+        granted: &ServiceNames,
+        service: &str,
+    ) -> Result<(), AnnounceError> {
+        Ok(self.roster().config().may_announce(user, granted, service)?)
+    }
+
+    /// Where people find a service, as addresses of the web; empty where there is none of the name.
+    pub fn place(&self, service: &str) -> String {
+        self.roster().place(service)
     }
 
     /// How services and targets are.

@@ -4,8 +4,8 @@
 
 use gkd_proxy::destination::{MAX_DESTINATION, MAX_NAME};
 use gkd_proxy::listener::MAX_PORTS;
-use gkd_proxy::service::form::{Behind, ServiceForm};
 use gkd_proxy::service::config::NamePattern;
+use gkd_proxy::service::form::{Behind, ServiceForm};
 use gkd_proxy::{Destination, Host, Listener, Target};
 
 /// Reads `data` as the bytes of a destination, as HOST:PORT, and as a listener's form.

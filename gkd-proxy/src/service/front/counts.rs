@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counters of a front.
 #[derive(Debug, Default)]
@@ -34,7 +34,8 @@ impl Counter {
 }
 
 /// What a front has done since it was started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct FrontStatus {
     /// Connections that there are.
@@ -50,7 +51,8 @@ pub struct FrontStatus {
 }
 
 /// What a front has refused, by the limit that did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Refused {
     /// Connections above all that there may be.

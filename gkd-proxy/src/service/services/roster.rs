@@ -136,6 +136,26 @@ impl Roster {
         self.judge_anew();
     }
 
+    /// The configuration in force.
+    pub(super) fn config(&self) -> &HttpConfig {
+        &self.config
+    }
+
+    /// The addresses of a service: of each host, with TLS where that is spoken.
+    pub(super) fn place(&self, service: &str) -> String {
+        let Some(entry) = self.entries.get(service) else { return String::new() };
+        let tls = self.config.has_tls();
+        let listen = self.config.listen.iter().find(|listen| listen.tls == tls);
+        let (scheme, usual) = if tls { ("https", 443) } else { ("http", 80) };
+        let port = listen.map(|listen| listen.address.port()).filter(|port| *port != usual && *port != 0);
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let path = entry.config.paths.first().filter(|path| *path != "/");
+        let path = path.map(String::as_str).unwrap_or_default();
+        let hosts: Vec<_> =
+            entry.config.hosts.iter().map(|host| format!("{scheme}://{host}{port}{path}")).collect();
+        hosts.join(", ")
+    }
+
     /// Adds a target of a client.
     pub(super) fn announce(&mut self, announcement: Announcement) -> Result<Key, AnnounceError> {
         let key = Key(self.next);

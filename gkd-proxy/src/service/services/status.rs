@@ -1,11 +1,12 @@
 //! How services and targets are, for people and programs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::service::pool::Seen;
 
 /// A service.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ServiceStatus {
     /// Its name.
@@ -19,7 +20,8 @@ pub struct ServiceStatus {
 }
 
 /// A target of a service.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct TargetStatus {
     /// What it is.
