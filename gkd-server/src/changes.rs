@@ -60,7 +60,8 @@ mod tests {
             let key = gkd_core::identity::public_text(&gkd_core::proto::id::PeerId([name.len() as u8; 32]));
             format!("[[user]]\nname = \"{name}\"\nkey = \"{key}\"\n{rest}\n")
         });
-        Config::parse(&format!("# users\n{}", users.collect::<String>())).unwrap().users
+        let http = "[http]\nlisten = [\"http://127.0.0.1:8080\"]\ndomain = \"apps.example.org\"\n";
+        Config::parse(&format!("# users\n{}{http}", users.collect::<String>())).unwrap().users
     }
 
     #[test]

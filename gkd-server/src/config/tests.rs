@@ -266,7 +266,8 @@ fn rules_reverse_and_limits_of_a_user_are_read() {
          unix = [\"/run/app.sock\", \"/run/app/*\"]\n\
          services = [\"shop\", \"ann-*\"]\n\
          [user.limits]\nsessions = 2\ntunnels = 16\nconnections = 100\nup = \"10M\"\n\
-         [[user]]\nname = \"bob\"\nkey = \"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\nreverse = []",
+         [[user]]\nname = \"bob\"\nkey = \"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\nreverse = []\n\
+         [http]\nlisten = [\"http://127.0.0.1:8080\"]\ndomain = \"apps.example.org\"",
     ));
     let [ann, bob] = &config.unwrap().users[..] else { panic!("there are two") };
     let shown: Vec<_> = ann.rules.iter().map(ToString::to_string).collect();
@@ -337,7 +338,7 @@ fn mistakes_of_a_user_name_their_place_and_the_mend() {
             "\"/run/*.sock\" holds a * that stands for no sockets of one folder: write",
         ),
         ("unix = \"/run/a\"", 8, "invalid type"),
-        ("services = [\"shop\", \"a.b\"]", 21, "the service's name \"a.b\" has a wrong character, '.'"),
+        ("services = [\"a.b\"]", 13, "the service's name \"a.b\" has a wrong character, '.'"),
         ("services = [\"*a*\"]", 13, "\"*a*\" has more than one *"),
         ("services = [\"\"]", 13, "the service's name is empty: write one such as shop"),
         ("services = \"shop\"", 12, "invalid type"),
