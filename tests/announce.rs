@@ -258,10 +258,11 @@ fn what_the_rules_do_not_grant_is_told_and_nothing_else_suffers() {
     setup.client.wait_for_log("may announce nothing, not shop: have its `services` in server.toml changed");
     wait_for_port(listener);
     let path = setup.folder.path().join("server/server.toml");
-    let before = fs::read_to_string(&path).unwrap();
+    let http = "[http]\nlisten = [\"http://127.0.0.1:8080\"]\ndomain = \"apps.example.org\"\n";
+    let before = fs::read_to_string(&path).unwrap() + http;
     fs::write(&path, before.replace("[[user]]\n", "[[user]]\nservices = [\"shop\", \"a.b\"]\n")).unwrap();
     setup.server.signal("HUP");
-    setup.server.wait_for_log("the service's name \"a.b\" holds '.'");
+    setup.server.wait_for_log("the service's name \"a.b\" has a wrong character");
     fs::write(&path, before.replace("[[user]]\n", "[[user]]\nservices = [\"shop\"]\n")).unwrap();
     setup.server.signal("HUP");
     setup.server.wait_for_log("has another services");
