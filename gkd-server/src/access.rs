@@ -355,7 +355,8 @@ mod tests {
         let user = |name: &str, key: &PublicKey, line: &str| {
             format!("[[user]]\nname = \"{name}\"\nkey = \"{}\"\n{line}\n", public_text(key))
         };
-        let text = user("ann", &keys[0], "services = [\"shop\", \"ann-*\"]") + &user("bob", &keys[1], "")
+        let text = user("ann", &keys[0], "services = [\"shop\", \"ann-*\"]")
+            + &user("bob", &keys[1], "")
             + "[http]\nlisten = [\"http://127.0.0.1:8080\"]\ndomain = \"apps.example.org\"\n";
         let config = Config::parse(&text).unwrap();
         let users = known(&config.users, &Users::new(), &SessionConfig::default());

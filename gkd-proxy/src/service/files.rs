@@ -1,6 +1,6 @@
 //! The files of a folder as a target ([`Files`]), on tower-http's `ServeDir`: whole or in part, with types, conditions,
 //! `index.html` of folders, and what stands beside a file in compressed form (`.br`, `.zst`, `.gz`). Nothing is listed; what
-//! is there at all, [`inside`](crate::inside) says.
+//! is there at all, the same says as of a site.
 //!
 //! `ServeDir` finds and opens files, redirects to folders, chooses among compressed forms, judges conditions in the order of
 //! RFC 9110, section 13.2.2, and cuts ranges. Here is what it leaves open:

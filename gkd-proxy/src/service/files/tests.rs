@@ -64,7 +64,7 @@ impl Folder {
                 tokio::spawn(async move {
                     let answer = service_fn(move |request: Request<Incoming>| {
                         let files = files.clone();
-                        async move { Ok::<_, Infallible>(files.answer(request).await) }
+                        async move { Ok::<_, Infallible>(Files::answer(&files, request).await) }
                     });
                     http1::Builder::new().serve_connection(TokioIo::new(socket), answer).await.ok();
                 });
