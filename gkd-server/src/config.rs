@@ -278,6 +278,9 @@ impl Judge<'_> {
         let usual = if config.listen.is_empty() { ListenAddress::usual() } else { Vec::new() };
         let own = if config.listen.is_empty() { &usual } else { &config.listen };
         config.http = self.http(written.http.as_ref(), &written.service, &written.user, own);
+        if let Some(http) = &config.http {
+            http.grant(&mut config.users);
+        }
         let ports = listen::count(&config.listen);
         if let (true, Some(last)) = (ports > MAX_LISTENERS, written.listen.last()) {
             self.complain(last.span(), listen::too_many(ports));

@@ -294,12 +294,11 @@ impl HttpStatus {
             counted(front.requests, "request")
         )];
         let target = |service: &ServiceStatus, target: &TargetStatus| {
-            let user = target.user.as_ref().map(|user| format!(" of {user}")).unwrap_or_default();
             let health = if target.healthy { "" } else { ", out" };
             let requests = counted(target.requests, "request");
             [
                 format!("target of {}", service.service),
-                format!("{}{user}", target.target),
+                target.target.clone(),
                 format!("{requests}, {} running, {} failed{health}", target.outstanding, target.failures),
             ]
         };

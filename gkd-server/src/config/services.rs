@@ -17,13 +17,13 @@ use gkd_proxy::program::{self, Failure, Size, Span};
 use gkd_proxy::rules::parse_range;
 use gkd_proxy::service::config::{
     AccessLog, CertificateFiles, FrontLimits, FrontListen, HealthCheck, HostError, HostPattern, HttpConfig,
-    MAX_WEIGHT, ServiceConfig, TargetConfig, TargetForm, WordsError, host_name, parse_health_path,
-    parse_name, parse_path,
+    MAX_WEIGHT, NamePattern, ServiceConfig, TargetConfig, TargetForm, WordsError, host_name,
+    parse_health_path, parse_name, parse_path,
 };
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::users::WrittenUser;
+use super::users::{User, WrittenUser};
 use super::{Judge, Problem, Problems, printable};
 use crate::listen::ListenAddress;
 use target::WrittenTarget;
@@ -162,6 +162,20 @@ struct WrittenHealth {
 }
 
 impl Http {
+    /// Has those who share a service be granted it by name.
+    pub(super) fn grant(&self, users: &mut [User]) {
+        for service in &self.config.services {
+            // A name that is none was complained about.
+            let Ok(name) = service.name.parse::<NamePattern>() else { continue };
+            for user in users.iter_mut() {
+                let shares = service.users.iter().any(|one| one == user.name.as_str());
+                if shares && !user.services.names(&service.name) {
+                    user.services = user.services.with(name.clone()).into();
+                }
+            }
+        }
+    }
+
     /// Looks whether certificates, keys and folders are there and are what they should be; the file is at this path.
     ///
     /// # Errors

@@ -81,6 +81,12 @@ impl ServiceNames {
         Self(patterns.into_iter().collect())
     }
 
+    /// These and one more.
+    #[must_use]
+    pub fn with(&self, pattern: NamePattern) -> Self {
+        Self(self.0.iter().cloned().chain([pattern]).collect())
+    }
+
     /// Whether a service of this name may be announced. What is no name never may, whatever a star would cover.
     pub fn permit(&self, name: &str) -> bool {
         self.0.iter().any(|pattern| pattern.means(name)) && parse_name(name).is_ok()

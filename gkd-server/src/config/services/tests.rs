@@ -120,6 +120,8 @@ targets = [{ to = "http://10.0.0.1" }]
     assert_eq!((health.path.as_str(), health.rise, health.fall, shop.fall()), ("/healthz?x=1", 3, 4, 4));
     assert_eq!((health.interval.as_millis(), health.timeout.as_millis()), (1000, 500));
     assert_eq!(config.users[0].services.to_string(), "shop, anna-*");
+    // Who shares a service is granted it.
+    assert_eq!(config.users[1].services.to_string(), "shop");
     let rest = http.service("rest").unwrap();
     assert_eq!((rest.paths.as_slice(), rest.hosts[0].is_any()), (&["/".to_owned()][..], true));
 }
