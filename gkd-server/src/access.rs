@@ -189,11 +189,13 @@ impl Access {
     /// Takes users and allowed destinations of a configuration that was read anew. Connections to what is not
     /// allowed any more are reset; rates apply to those that run, other limits to what begins. Sessions of users who
     /// are gone, or have another key, end.
-    pub(crate) fn replace(&self, config: &Config, server: &Server) -> Replaced {
+    pub(crate) fn replace(&self, config: &Config, services_differ: bool, server: &Server) -> Replaced {
         let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.users();
         let after = Arc::new(known(&config.users, &before, &self.session));
-        let changes = changes(&listed(&before), &config.users, reach.allow != config.allow);
+        let settings = [("allow", reach.allow != config.allow), ("services", services_differ)];
+        let settings = settings.iter().filter(|(_, differs)| *differs).map(|(setting, _)| *setting);
+        let changes = changes(&listed(&before), &config.users, &settings.collect::<Vec<_>>());
         reach.allow = config.allow.clone();
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
         let gone = before.keys().filter(|key| !after.contains_key(*key));

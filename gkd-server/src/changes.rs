@@ -8,8 +8,8 @@ use crate::users::UserName;
 /// The most users that are named.
 const MOST: usize = 8;
 
-/// What differs between users before and after; "nothing changed" where nothing does.
-pub(crate) fn changes(before: &[User], after: &[User], allow_differs: bool) -> String {
+/// What differs between users before and after, behind the settings of all that do; "nothing changed" where nothing does.
+pub(crate) fn changes(before: &[User], after: &[User], settings: &[&str]) -> String {
     let by_name = |users: &'_ [User]| -> HashMap<UserName, User> {
         users.iter().map(|user| (user.name.clone(), user.clone())).collect()
     };
@@ -31,9 +31,7 @@ pub(crate) fn changes(before: &[User], after: &[User], allow_differs: bool) -> S
     if more > 0 {
         named.push(format!("{more} more"));
     }
-    if allow_differs {
-        named.insert(0, "allow changed".to_owned());
-    }
+    named.splice(0..0, settings.iter().map(|setting| format!("{setting} changed")));
     if named.is_empty() { "nothing changed".to_owned() } else { named.join(", ") }
 }
 
@@ -66,23 +64,24 @@ mod tests {
 
     #[test]
     fn what_changed_is_told() {
-        for (before, after, allow, told) in [
-            ("a;bb", "a;bb", false, "nothing changed"),
-            ("a;bb", "a;bb", true, "allow changed"),
-            ("a", "a;bb", false, "bb added"),
-            ("a;bb", "bb", true, "allow changed, a removed"),
-            ("a", "a rules = [{ deny = \"*\" }]", false, "a has another rules"),
-            ("a", "a reverse = [\"80\"]\nlimits = { sessions = 1 }", false, "a has another reverse, limits"),
-            ("a unix = [\"/run/x\"]", "a unix = [\"/run/x/*\"]", false, "a has another unix"),
-            ("a services = [\"x\"]", "a services = [\"x-*\"]", false, "a has another services"),
+        for (before, after, settings, told) in [
+            ("a;bb", "a;bb", &[][..], "nothing changed"),
+            ("a;bb", "a;bb", &["allow"], "allow changed"),
+            ("a;bb", "a;bb", &["allow", "services"], "allow changed, services changed"),
+            ("a", "a;bb", &[], "bb added"),
+            ("a;bb", "bb", &["allow"], "allow changed, a removed"),
+            ("a", "a rules = [{ deny = \"*\" }]", &[], "a has another rules"),
+            ("a", "a reverse = [\"80\"]\nlimits = { sessions = 1 }", &[], "a has another reverse, limits"),
+            ("a unix = [\"/run/x\"]", "a unix = [\"/run/x/*\"]", &[], "a has another unix"),
+            ("a services = [\"x\"]", "a services = [\"x-*\"]", &[], "a has another services"),
             (
                 "",
                 "1;22;333;4444;55555;666666;7777777;88888888;999999999;1010101010",
-                false,
+                &[],
                 "1 added, 22 added, 333 added, 4444 added, 55555 added, 666666 added, 7777777 added, 88888888 added, 2 more",
             ),
         ] {
-            assert_eq!(changes(&users(before), &users(after), allow), told);
+            assert_eq!(changes(&users(before), &users(after), settings), told);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP services of a server, and the front where people come to them ([`Http`]).
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gkd_proxy::program::Failure;
@@ -11,10 +11,12 @@ use gkd_proxy::service::files::Files;
 use gkd_proxy::service::front::{Front, FrontStatus};
 use gkd_proxy::service::services::{Clients, Contents, ServiceStatus, Services};
 
-/// What clients announce before the front is there, or where there is none.
+/// Services behind a front that is open.
 pub(crate) struct Http {
     services: Arc<Services>,
     front: Front,
+    /// The configuration in force.
+    config: Mutex<HttpConfig>,
 }
 
 /// Services, whose front is not open yet.
@@ -44,19 +46,22 @@ impl Prepared {
         let front = Front::start(config, services.clone()).await.map_err(Failure::config)?;
         let addresses: Vec<_> = front.local_addrs().iter().map(ToString::to_string).collect();
         tracing::info!("HTTP services on {}", addresses.join(", "));
-        Ok(Some(Http { services, front }))
+        Ok(Some(Http { services, front, config: Mutex::new(config.clone()) }))
     }
 }
 
 impl Http {
-    /// Takes another configuration on, or changes nothing.
+    /// Takes a configuration on, or changes nothing; whether it is another.
     ///
     /// # Errors
     /// A port or a certificate of it is not to be had.
-    pub(crate) async fn reload(&self, config: &HttpConfig) -> Result<(), Failure> {
+    pub(crate) async fn reload(&self, config: &HttpConfig) -> Result<bool, Failure> {
         self.front.reload(config).await.map_err(Failure::config)?;
         self.services.reload(config);
-        Ok(())
+        let mut before = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let differs = *before != *config;
+        *before = config.clone();
+        Ok(differs)
     }
 
     /// Takes no more requests, lets those that are under way end until then, and ends connections that became another

@@ -105,7 +105,7 @@ impl Running {
     /// Reads users, with their rules and limits, allowed destinations and services anew. A file that cannot be read or is
     /// wrong changes nothing.
     async fn reload(&self) -> Result<Reloaded, Failure> {
-        let config = self.take_on().await.map_err(|failure| {
+        let (config, services_differ) = self.take_on().await.map_err(|failure| {
             let words = format!("nothing is changed, the configuration in force stays: {failure}");
             tracing::error!("{words}");
             Failure::config(words)
@@ -130,7 +130,7 @@ impl Running {
                 restart.push(setting.to_owned());
             }
         }
-        let replaced = self.access.replace(&config, &self.server);
+        let replaced = self.access.replace(&config, services_differ, &self.server);
         tracing::info!(
             "users, allowed destinations and services are read anew: {}; {}; {} of removed users ended",
             count(config.users.len(), "user"),
@@ -141,14 +141,15 @@ impl Running {
     }
 
     /// Reads the file, and has the front and the services be as it says: what can fail, ahead of all that cannot. What is
-    /// announced is looked at by users and services together, so behind this.
-    async fn take_on(&self) -> Result<Config, Failure> {
+    /// announced is looked at by users and services together, so behind this. The file, and whether services are others.
+    async fn take_on(&self) -> Result<(Config, bool), Failure> {
         let config = Config::load(&self.dir)?;
         config.check_http(&self.dir.config())?;
-        if let (Some(http), Some(config)) = (&self.http, config.http()) {
-            http.reload(config).await?;
-        }
-        Ok(config)
+        let services_differ = match (&self.http, config.http()) {
+            (Some(http), Some(config)) => http.reload(config).await?,
+            _ => false,
+        };
+        Ok((config, services_differ))
     }
 
     /// Lets live connections end, for some time, unless a second signal comes. Requests of services first, which may need

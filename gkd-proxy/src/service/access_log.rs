@@ -5,7 +5,8 @@
 //! time, client, host, request, status, bytes of the body, milliseconds, service, target, id
 //! ```
 //!
-//! What is not known is `-`; the status of a request that was given up before it was answered is 0. Whatever a client wrote
+//! What is not known is `-`; the status of a request that was given up before it was answered is 0; `broken-off` stands behind one
+//! whose answer did not come to its end. Whatever a client wrote
 //! is escaped, so that a line is a line. Lines are written by a thread of their own: where whatever reads them is too slow they
 //! are dropped, counted, and told of in the other log.
 
@@ -68,7 +69,7 @@ impl Entry {
 
     fn text(&self, time: &str) -> String {
         format!(
-            "{time} {} {} \"{}\" {} {} {} {} {} {}\n",
+            "{time} {} {} \"{}\" {} {} {} {} {} {}{}\n",
             self.client,
             word(self.host.as_deref()),
             escaped(&self.request, false),
@@ -78,6 +79,7 @@ impl Entry {
             word(self.service.as_deref()),
             word(self.target.as_deref()),
             word(Some(&self.id)),
+            if self.whole { "" } else { " broken-off" },
         )
     }
 
@@ -273,6 +275,8 @@ mod tests {
             r#"T 203.0.113.9 a\x20b\x0d\x0ac "GET /\"\\\x0a\x1b[31m\xc3\xa9 HTTP/1.1" 200 5123 12 shop - 4f"#;
         assert_eq!(text, format!("{expected}\n"));
         assert!(entry("", None).text("T").starts_with("T 203.0.113.9 - \"\" 200"));
+        let broken_off = Entry { whole: false, ..entry("GET / HTTP/1.1", None) };
+        assert!(broken_off.text("T").ends_with(" shop - 4f broken-off\n"));
         let json = entry("GET /\"\n\u{1b} HTTP/1.1", Some("a\nb")).json("T");
         assert_eq!(json.lines().count(), 1);
         assert!(!json.contains('\u{1b}'));

@@ -257,7 +257,7 @@ impl Announcer {
         let target = SessionReach {
             opener: LimitedOpener::new(connection.session(), rate),
             to: to.encode(),
-            name: format!("client {number} of {user}"),
+            name: format!("{user}/{number}"),
         };
         let announced = self.announcements.announce(Announcement {
             service,

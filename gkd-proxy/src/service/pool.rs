@@ -192,7 +192,7 @@ impl Pool {
         self.watched(&mut members, id, |balancer, now| balancer.ended(picked, outcome, now));
     }
 
-    /// Says when a target goes out or comes back by what it did.
+    /// Says when a target goes out or comes back by what it did: of one that does so again and again, once a minute.
     fn watched(&self, members: &mut Members, id: TargetId, happens: impl FnOnce(&mut Balancer, Instant)) {
         let now = Instant::now();
         let is_well = |balancer: &Balancer| balancer.state(id, now).is_some_and(|state| state.healthy);
@@ -201,9 +201,17 @@ impl Pool {
         let Some(member) = members.targets.get(&id) else { return };
         match (was_well, is_well(&members.balancer)) {
             (true, false) => {
-                tracing::warn!("{}: the target {} fails and is left out", self.service, member.target.name());
+                let name = member.target.name();
+                if let Some(more) = self.complaints.note(&format!("{name} is out")) {
+                    tracing::warn!("{}: the target {name} fails and is left out{more}", self.service);
+                }
             }
-            (false, true) => tracing::info!("{}: the target {} is back", self.service, member.target.name()),
+            (false, true) => {
+                let name = member.target.name();
+                if let Some(more) = self.complaints.note(&format!("{name} is back")) {
+                    tracing::info!("{}: the target {name} is back{more}", self.service);
+                }
+            }
             _ => {}
         }
     }

@@ -191,7 +191,7 @@ async fn a_service_is_reached_by_connections_of_its_session_until_it_is_not_want
     assert_eq!(served(&remote).await, "https://shop.example");
     let [target] = &server.answerer.targets()[..] else { panic!("there is one") };
     assert_eq!((&*target.service, &*target.user, target.weight), ("shop", "user 1", 7));
-    assert_eq!((target.protocol, target.reach.name()), (Protocol::Http1, "client 0 of user 1"));
+    assert_eq!((target.protocol, target.reach.name()), (Protocol::Http1, "user 1/0"));
     assert_eq!((ask(target, 3, 3).await, ask(target, 1, 3).await), ("one".into(), "one".into()));
     let listed = AnnouncedService {
         service: "shop".parse().unwrap(),
