@@ -196,16 +196,18 @@ async fn each_request_has_a_line_when_it_is_over() {
     let lines: Vec<Vec<&str>> = log.lines().map(|line| line.splitn(4, ' ').collect()).collect();
     assert_eq!(lines.len(), 4, "{log}");
     let expected = [
-        ("a", r#""GET / HTTP/1.1" 200 7 "#, "made up t:1"),
-        ("-", r#""GET /\"\x1b[1m HTTP/1.1" 400 "#, "- -"),
-        ("b.example", r#""GET /broken HTTP/1.1" 200 4 "#, "made up t:1"),
-        ("a", r#""GET /never HTTP/1.1" 0 0 "#, "- -"),
+        ("a", r#""GET / HTTP/1.1" 200 7 "#, "made up t:1", true),
+        ("-", r#""GET /\"\x1b[1m HTTP/1.1" 400 "#, "- -", true),
+        ("b.example", r#""GET /broken HTTP/1.1" 200 4 "#, "made up t:1", false),
+        ("a", r#""GET /never HTTP/1.1" 0 0 "#, "- -", false),
     ];
-    for (line, (host, request, served)) in lines.iter().zip(expected) {
+    for (line, (host, request, served, whole)) in lines.iter().zip(expected) {
         assert_eq!((line[1], line[2]), ("127.0.0.1", host), "{log}");
         let served = served.replace("made up", "made\\x20up");
         assert!(line[3].starts_with(request) && line[3].contains(&served), "{log}");
-        let id = line[3].rsplit(' ').next().unwrap();
+        let without_mark = line[3].strip_suffix(" broken-off");
+        assert_eq!(without_mark.is_none(), whole, "{log}");
+        let id = without_mark.unwrap_or(line[3]).rsplit(' ').next().unwrap();
         assert_eq!(id.len(), 32, "{log}");
     }
 }
