@@ -49,9 +49,17 @@ impl Descriptors {
         usize::try_from(self.0 / 8).unwrap_or(usize::MAX).max(LEAST_TUNNELS)
     }
 
-    /// How many destinations may be open: three quarters, the rest being for tunnels, listeners and files.
-    pub(crate) fn destinations(self) -> usize {
-        usize::try_from(self.0 / 4 * 3).unwrap_or(usize::MAX)
+    /// How many destinations may be open: three quarters, or half beside a front of HTTP services, the rest being for tunnels,
+    /// listeners and files.
+    pub(crate) fn destinations(self, front: bool) -> usize {
+        usize::try_from(self.0 / 4 * if front { 2 } else { 3 }).unwrap_or(usize::MAX)
+    }
+
+    /// How many visitors the front of HTTP services may have of those that the configuration allows. Each has a socket, and
+    /// one of a target's or a file beside it: a quarter together at the most, so that strangers keep no tunnel out.
+    pub(crate) fn front(self, wanted: usize) -> usize {
+        let most = usize::try_from(self.0 / 8).unwrap_or(usize::MAX);
+        wanted.min(most.max(LEAST_VISITORS))
     }
 
     /// How many tunnels may be half-open of those that the configuration allows: a sixteenth at the most.
@@ -84,11 +92,17 @@ mod tests {
         for (limit, destinations, half_open, tunnels, visitors) in shares {
             let descriptors = Descriptors(limit);
             assert_eq!(descriptors.visitors(), visitors);
-            assert_eq!((descriptors.destinations(), descriptors.half_open(1024)), (destinations, half_open));
+            assert_eq!(
+                (descriptors.destinations(false), descriptors.half_open(1024)),
+                (destinations, half_open)
+            );
             assert_eq!(descriptors.tunnels(), tunnels);
             // All at their most together, where there are enough for the least of each.
             let all = destinations + half_open + tunnels + 2 * visitors;
             assert!(limit < 1024 || all as u64 <= limit, "{all} of {limit}");
+            let beside = descriptors.destinations(true) + 2 * descriptors.front(usize::MAX);
+            assert!(limit < 1024 || beside <= destinations, "{beside} of {limit}");
+            assert_eq!(descriptors.front(5), 5);
         }
     }
 }

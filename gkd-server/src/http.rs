@@ -11,12 +11,29 @@ use gkd_proxy::service::files::Files;
 use gkd_proxy::service::front::{Front, FrontStatus};
 use gkd_proxy::service::services::{Clients, Contents, ServiceStatus, Services};
 
+use crate::descriptors::Descriptors;
+
 /// Services behind a front that is open.
 pub(crate) struct Http {
     services: Arc<Services>,
     front: Front,
     /// The configuration in force.
     config: Mutex<HttpConfig>,
+    descriptors: Descriptors,
+}
+
+/// The configuration with no more visitors than there are descriptors for.
+fn within(descriptors: Descriptors, config: &HttpConfig) -> HttpConfig {
+    let mut within = config.clone();
+    within.limits.connections = descriptors.front(config.limits.connections);
+    if within.limits.connections < config.limits.connections {
+        tracing::info!(
+            "{} visitors at a time instead of {}: a higher limit of open files makes room",
+            within.limits.connections,
+            config.limits.connections
+        );
+    }
+    within
 }
 
 /// Services, whose front is not open yet.
@@ -41,12 +58,17 @@ impl Prepared {
     ///
     /// # Errors
     /// A port or a certificate is not to be had.
-    pub(crate) async fn open(self, config: Option<&HttpConfig>) -> Result<Option<Http>, Failure> {
+    pub(crate) async fn open(
+        self,
+        config: Option<&HttpConfig>,
+        descriptors: Descriptors,
+    ) -> Result<Option<Http>, Failure> {
         let (Some(services), Some(config)) = (self.0, config) else { return Ok(None) };
-        let front = Front::start(config, services.clone()).await.map_err(Failure::config)?;
+        let front =
+            Front::start(&within(descriptors, config), services.clone()).await.map_err(Failure::config)?;
         let addresses: Vec<_> = front.local_addrs().iter().map(ToString::to_string).collect();
         tracing::info!("HTTP services on {}", addresses.join(", "));
-        Ok(Some(Http { services, front, config: Mutex::new(config.clone()) }))
+        Ok(Some(Http { services, front, config: Mutex::new(config.clone()), descriptors }))
     }
 }
 
@@ -56,7 +78,7 @@ impl Http {
     /// # Errors
     /// A port or a certificate of it is not to be had.
     pub(crate) async fn reload(&self, config: &HttpConfig) -> Result<bool, Failure> {
-        self.front.reload(config).await.map_err(Failure::config)?;
+        self.front.reload(&within(self.descriptors, config)).await.map_err(Failure::config)?;
         self.services.reload(config);
         let mut before = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let differs = *before != *config;

@@ -119,7 +119,7 @@ impl Running {
         if let Some(public) = public {
             tokio::spawn(resolve_own(access.clone(), public));
         }
-        let http = prepared.open(config.http()).await?;
+        let http = prepared.open(config.http(), descriptors).await?;
         let running = Self { dir, config, server, access, http, unencrypted: plain, began: Instant::now() };
         Ok((running, control))
     }
@@ -163,7 +163,7 @@ fn access(
         Host::Name(_) => None,
     };
     let own: Vec<IpAddr> = public.into_iter().flat_map(PublicName::hosts).filter_map(own).collect();
-    Access::new(config, always, own, descriptors.destinations(), announcements)
+    Access::new(config, always, own, descriptors.destinations(config.http().is_some()), announcements)
 }
 
 /// The addresses of the server's own name are its own, though perhaps a router has them: users do not reach them.
