@@ -112,21 +112,9 @@ fn drop_reason(reason: DropReason) -> &'static str {
 /// Runs a tunnel that is up until it ends. `front` holds bytes that were read behind the handshake.
 ///
 /// Dropping the future closes the carrier; the guard tells the session in any case.
-pub(crate) async fn run(guard: TunnelGuard, carrier: Carrier, front: BytesMut) -> TunnelEnd {
-    let mut tunnel = Tunnel::new(&guard, carrier, front);
-    // The kernel knows the round trip since the handshake: the session chooses by it from the first packet on.
-    tunnel.sample();
-    let cause = poll_fn(|cx| tunnel.poll(cx)).await;
-    tunnel.over = true;
-    if matches!(cause, EndCause::Io(_)) {
-        // The other end's last words may stand in the socket of which a write told that it is broken.
-        tokio::time::timeout(READ_REST, poll_fn(|cx| tunnel.poll_rest(cx))).await.ok();
-    }
-    let received = tunnel.received;
-    if matches!(cause, EndCause::Dropped(DropReason::Settled | DropReason::SessionEnded)) {
-        tokio::time::timeout(LINGER, tunnel.finish()).await.ok();
-    }
-    TunnelEnd { cause, received }
+pub(crate) fn run(guard: TunnelGuard, carrier: Carrier, front: BytesMut) -> impl Future<Output = TunnelEnd> {
+    // Here, for a runtime that goes down before the future's first turn drops a tunnel, then, which has last words.
+    Tunnel::new(guard, carrier, front).run()
 }
 
 /// What came of a turn in one direction.
@@ -176,10 +164,12 @@ struct Tunnel {
     pauses: bool,
     /// Its end was told, or is none that anything can be said about.
     over: bool,
+    /// Dropped last: the session is told when all was said.
+    _guard: TunnelGuard,
 }
 
 impl Tunnel {
-    fn new(guard: &TunnelGuard, carrier: Carrier, front: BytesMut) -> Self {
+    fn new(guard: TunnelGuard, carrier: Carrier, front: BytesMut) -> Self {
         Self {
             manager: guard.manager.clone(),
             handle: guard.handle.clone(),
@@ -202,7 +192,24 @@ impl Tunnel {
             moved: false,
             low_water: 0,
             over: false,
+            _guard: guard,
         }
+    }
+
+    async fn run(mut self) -> TunnelEnd {
+        // The kernel knows the round trip since the handshake: the session chooses by it from the first packet on.
+        self.sample();
+        let cause = poll_fn(|cx| self.poll(cx)).await;
+        self.over = true;
+        if matches!(cause, EndCause::Io(_)) {
+            // The other end's last words may stand in the socket of which a write told that it is broken.
+            tokio::time::timeout(READ_REST, poll_fn(|cx| self.poll_rest(cx))).await.ok();
+        }
+        let received = self.received;
+        if matches!(cause, EndCause::Dropped(DropReason::Settled | DropReason::SessionEnded)) {
+            tokio::time::timeout(LINGER, self.finish()).await.ok();
+        }
+        TunnelEnd { cause, received }
     }
 
     /// Works in both directions until neither can go on.

@@ -115,22 +115,38 @@ fn what_the_session_takes_long_over_is_read_in_small_parts() {
     assert_eq!(want, *READ.start());
 }
 
-/// A tunnel that is up, not polled yet, and the stream at its other end.
-fn tunnel() -> (TunnelGuard, Tunnel, DuplexStream) {
+/// The parts of a tunnel that is up, and the stream at its other end.
+fn parts() -> (TunnelGuard, Carrier, DuplexStream) {
     let (config, accepted, runtime) = (Arc::default(), Arc::default(), tokio::runtime::Handle::current());
     let (id, nobody) = (SessionId([1; 16]), PeerId([0; 32]));
     let memory = Reservation::default();
     let manager = TunnelManager::spawn(config, Side::Server, id, nobody, memory, accepted, runtime);
     let (_, handle) = manager.add_accepted(&hello(), false, None).unwrap();
-    let guard = manager.guard(handle);
     let (near, far) = duplex(1024 * 1024);
-    let tunnel = Tunnel::new(&guard, Carrier::brought(far, nobody), BytesMut::new());
-    (guard, tunnel, near)
+    (manager.guard(handle), Carrier::brought(far, nobody), near)
+}
+
+/// A tunnel that is up, not polled yet, and the stream at its other end.
+fn tunnel() -> (Tunnel, DuplexStream) {
+    let (guard, carrier, near) = parts();
+    (Tunnel::new(guard, carrier, BytesMut::new()), near)
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_dropped_before_its_first_turn_says_that_the_session_ends() {
+    let (guard, carrier, mut near) = parts();
+    drop(run(guard, carrier, BytesMut::new()));
+    let (mut said, mut packets) = (BytesMut::new(), Vec::new());
+    while near.read_buf(&mut said).await.unwrap() > 0 {}
+    while let Some(packet) = Packet::decode(&mut said).unwrap() {
+        packets.push(packet);
+    }
+    assert!(packets.iter().any(|packet| matches!(packet, Packet::Close(_))), "{packets:?}");
 }
 
 #[tokio::test]
 async fn a_read_behind_a_part_of_a_packet_ends_with_a_packet_like_it() {
-    let (_guard, mut tunnel, _near) = tunnel();
+    let (mut tunnel, _near) = tunnel();
     assert_eq!(tunnel.whole_packets(1000), 1000, "nothing is known");
     let data = Data { connection: ConnectionId(2), number: PacketNumber(0), payload: vec![1; 10_000].into() };
     let mut packet = BytesMut::new();
@@ -151,7 +167,7 @@ async fn a_read_behind_a_part_of_a_packet_ends_with_a_packet_like_it() {
 
 #[tokio::test]
 async fn a_packet_that_never_comes_whole_holds_no_large_buffer() {
-    let (_guard, mut tunnel, mut near) = tunnel();
+    let (mut tunnel, mut near) = tunnel();
     // Enough of what is passed over to be read in large parts, and the first byte of one packet more.
     let mut sent = BytesMut::new();
     (0..200_000).for_each(|_| Packet::Unknown(0x0f).encode(&mut sent));

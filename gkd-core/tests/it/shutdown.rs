@@ -132,9 +132,9 @@ async fn a_program_that_just_ends_still_says_what_it_wrote() {
             Err(error) => assert!(tunnels > 1 && error.kind() == io::ErrorKind::ConnectionReset, "{error}"),
         }
         program.join().unwrap();
+        // That the session has ended, although a tunnel that was still being dialled may come to a new one of its name.
         let error = within("reset", held.wait_reset()).await;
         assert_eq!(error, gkd_core::proto::packet::ResetCode::SESSION);
-        until("the session has ended", || server.sessions().is_empty()).await;
     }
 }
 
