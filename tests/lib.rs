@@ -205,9 +205,7 @@ impl Serving {
 
     /// As [`Serving::with`], with no more than so many descriptors.
     pub fn with_descriptors(most: u32, args: &[&str]) -> Self {
-        Self::start("", args, |name, folder, args| {
-            Program::start_with_descriptors(most, name, folder, args)
-        })
+        Self::start("", args, |name, folder, args| Program::start_with_descriptors(most, name, folder, args))
     }
 
     fn start(lines: &str, args: &[&str], start: impl FnOnce(&str, &Path, &[&str]) -> Program) -> Self {

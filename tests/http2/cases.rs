@@ -21,7 +21,8 @@ use crate::peer::{Peer, Seen};
 const DIFFERING: usize = 32;
 
 /// Why another code than the one that is demanded does no harm.
-const GENERAL: &str = "the connection ends all the same, with the code for any fault; h2 tells few of them apart";
+const GENERAL: &str =
+    "the connection ends all the same, with the code for any fault; h2 tells few of them apart";
 
 /// How a connection begins.
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 use super::{Begin, Case, GENERAL, answered, connection, stream};
 use crate::frames::{
     ACK, CANCEL, CONTINUATION, DATA, ENABLE_CONNECT_PROTOCOL, ENABLE_PUSH, END_HEADERS, END_STREAM,
-    FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, NO_ERROR, PADDED,
-    PING, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, STREAM_CLOSED, USUAL_FRAME, WHOLE,
-    WINDOW_UPDATE, WITH_PRIORITY, data, frame, get, number, post, priority, request, settings,
+    FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, NO_ERROR,
+    PADDED, PING, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, STREAM_CLOSED, USUAL_FRAME,
+    WHOLE, WINDOW_UPDATE, WITH_PRIORITY, data, frame, get, number, post, priority, request, settings,
 };
 use crate::peer::{Peer, Seen};
 use crate::target::LARGE;
@@ -33,9 +33,13 @@ fn data_and_headers() -> Vec<Case> {
         Case::new("6.1: DATA with more padding than payload", connection(PROTOCOL_ERROR), |peer| {
             peer.send([post(1, &[]), frame(DATA, END_STREAM | PADDED, 1, &[9, 0, 0])].concat());
         }),
-        Case::new("6.1: padded DATA that is empty", [Seen::GoAway(PROTOCOL_ERROR), Seen::GoAway(FRAME_SIZE_ERROR)], |peer| {
-            peer.send([post(1, &[]), frame(DATA, END_STREAM | PADDED, 1, &[])].concat());
-        }),
+        Case::new(
+            "6.1: padded DATA that is empty",
+            [Seen::GoAway(PROTOCOL_ERROR), Seen::GoAway(FRAME_SIZE_ERROR)],
+            |peer| {
+                peer.send([post(1, &[]), frame(DATA, END_STREAM | PADDED, 1, &[])].concat());
+            },
+        ),
         Case::new("6.2: HEADERS of no stream", connection(PROTOCOL_ERROR), |peer| {
             peer.send(get(0, "/"));
         }),
@@ -68,13 +72,15 @@ fn priorities_and_resets() -> Vec<Case> {
         }),
         Case::new("6.3: PRIORITY of another length than 5", stream(1, FRAME_SIZE_ERROR), |peer| {
             peer.send(frame(PRIORITY, 0, 1, &[0; 4]));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("6.4: RST_STREAM of no stream", connection(PROTOCOL_ERROR), |peer| {
             peer.send(number(RST_STREAM, 0, CANCEL));
         }),
         Case::new("6.4: RST_STREAM of another length than 4", connection(FRAME_SIZE_ERROR), |peer| {
             peer.send([post(1, &[]), frame(RST_STREAM, 0, 1, &[0; 3])].concat());
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("7: RST_STREAM with an unknown code", answered(3), |peer| {
             peer.send([post(1, &[]), number(RST_STREAM, 1, 0xff), get(3, "/")].concat());
         }),
@@ -85,19 +91,22 @@ fn settings_wrong() -> Vec<Case> {
     vec![
         Case::new("6.5: SETTINGS with ACK and a payload", connection(FRAME_SIZE_ERROR), |peer| {
             peer.send(frame(SETTINGS, ACK, 0, &[0; 6]));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("6.5: SETTINGS of a stream", connection(PROTOCOL_ERROR), |peer| {
             peer.send(frame(SETTINGS, 0, 1, &[]));
         }),
         Case::new("6.5: SETTINGS whose length is no multiple of 6", connection(FRAME_SIZE_ERROR), |peer| {
             peer.send(frame(SETTINGS, 0, 0, &[0; 7]));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("6.5.2: ENABLE_PUSH of 2", connection(PROTOCOL_ERROR), |peer| {
             peer.send(settings(&[(ENABLE_PUSH, 2)]));
         }),
         Case::new("6.5.2: INITIAL_WINDOW_SIZE above the largest", connection(FLOW_CONTROL_ERROR), |peer| {
             peer.send(settings(&[(INITIAL_WINDOW_SIZE, MOST + 1)]));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("6.5.2: MAX_FRAME_SIZE below the smallest", connection(PROTOCOL_ERROR), |peer| {
             peer.send(settings(&[(MAX_FRAME_SIZE, USUAL_FRAME as u32 - 1)]));
         }),
@@ -109,9 +118,13 @@ fn settings_wrong() -> Vec<Case> {
         }),
         Case::new("6.5: a wrong value in the first SETTINGS", connection(PROTOCOL_ERROR), |_| {})
             .begins(Begin::Settings(&[(ENABLE_PUSH, 7)])),
-        Case::new("6.5.3: an ACK of what was not set", [Seen::Nothing, Seen::GoAway(PROTOCOL_ERROR)], |peer| {
-            peer.send(frame(SETTINGS, ACK, 0, &[]));
-        }),
+        Case::new(
+            "6.5.3: an ACK of what was not set",
+            [Seen::Nothing, Seen::GoAway(PROTOCOL_ERROR)],
+            |peer| {
+                peer.send(frame(SETTINGS, ACK, 0, &[]));
+            },
+        ),
     ]
 }
 
@@ -121,7 +134,9 @@ fn settings_right() -> Vec<Case> {
             peer.send([settings(&[(0xfafa, 1), (0, 7)]), get(1, "/")].concat());
         }),
         Case::new("6.5.3: of several values of one setting the last holds", answered(1), |peer| {
-            peer.send([settings(&[(INITIAL_WINDOW_SIZE, 100), (INITIAL_WINDOW_SIZE, 1)]), get(1, "/")].concat());
+            peer.send(
+                [settings(&[(INITIAL_WINDOW_SIZE, 100), (INITIAL_WINDOW_SIZE, 1)]), get(1, "/")].concat(),
+            );
             peer.until(|peer| peer.bodies.contains_key(&1));
             peer.settle();
             assert_eq!(peer.bodies[&1], b"h");
@@ -152,16 +167,22 @@ fn pings_and_goaways() -> Vec<Case> {
         }),
         Case::new("6.7: PING of another length than 8", connection(FRAME_SIZE_ERROR), |peer| {
             peer.send(frame(PING, 0, 0, &[0; 6]));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("6.8: GOAWAY of a stream", connection(PROTOCOL_ERROR), |peer| {
             peer.send(frame(GOAWAY, 0, 1, &[0; 8]));
         }),
         Case::new("6.8: GOAWAY that is too short", connection(FRAME_SIZE_ERROR), |peer| {
             peer.send(frame(GOAWAY, 0, 0, &[0; 7]));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
-        Case::new("6.8: a GOAWAY with debug data ends an idle connection", [Seen::GoAway(NO_ERROR)], |peer| {
-            peer.send(frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0enough"));
-        }),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        Case::new(
+            "6.8: a GOAWAY with debug data ends an idle connection",
+            [Seen::GoAway(NO_ERROR)],
+            |peer| {
+                peer.send(frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0enough"));
+            },
+        ),
         Case::new("7: GOAWAY with an unknown code", [Seen::GoAway(NO_ERROR), Seen::Closed], |peer| {
             peer.send(frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff]));
         }),
@@ -178,17 +199,26 @@ fn windows_wrong() -> Vec<Case> {
         }),
         Case::new("6.9: WINDOW_UPDATE of another length than 4", connection(FRAME_SIZE_ERROR), |peer| {
             peer.send(frame(WINDOW_UPDATE, 0, 0, &[0; 3]));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
-        Case::new("6.9.1: the connection's window above the largest", connection(FLOW_CONTROL_ERROR), |peer| {
-            peer.send(number(WINDOW_UPDATE, 0, MOST).repeat(2));
-        }),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        Case::new(
+            "6.9.1: the connection's window above the largest",
+            connection(FLOW_CONTROL_ERROR),
+            |peer| {
+                peer.send(number(WINDOW_UPDATE, 0, MOST).repeat(2));
+            },
+        ),
         Case::new("6.9.1: a stream's window above the largest", stream(1, FLOW_CONTROL_ERROR), |peer| {
             peer.send([get(1, "/never"), number(WINDOW_UPDATE, 1, MOST).repeat(2)].concat());
         }),
-        Case::new("6.9.2: SETTINGS bring a stream's window above the largest", connection(FLOW_CONTROL_ERROR), |peer| {
-            let up = number(WINDOW_UPDATE, 1, MOST - 65_535);
-            peer.send([get(1, "/never"), up, settings(&[(INITIAL_WINDOW_SIZE, 65_536)])].concat());
-        }),
+        Case::new(
+            "6.9.2: SETTINGS bring a stream's window above the largest",
+            connection(FLOW_CONTROL_ERROR),
+            |peer| {
+                let up = number(WINDOW_UPDATE, 1, MOST - 65_535);
+                peer.send([get(1, "/never"), up, settings(&[(INITIAL_WINDOW_SIZE, 65_536)])].concat());
+            },
+        ),
         Case::new("6.9.1: more DATA than the stream's window lets", stream(1, FLOW_CONTROL_ERROR), |peer| {
             let head = frame(HEADERS, END_HEADERS, 1, &request("POST", "/never", &[]));
             peer.send(head);
@@ -254,7 +284,9 @@ fn continuations() -> Vec<Case> {
     vec![
         Case::new("6.10: CONTINUATION of no stream", connection(PROTOCOL_ERROR), |peer| {
             let block = request("GET", "/", &[]);
-            peer.send([frame(HEADERS, END_STREAM, 1, &block), frame(CONTINUATION, END_HEADERS, 0, &[])].concat());
+            peer.send(
+                [frame(HEADERS, END_STREAM, 1, &block), frame(CONTINUATION, END_HEADERS, 0, &[])].concat(),
+            );
         }),
         Case::new("6.10: CONTINUATION behind HEADERS that were whole", connection(PROTOCOL_ERROR), |peer| {
             peer.send([post(1, &[]), frame(CONTINUATION, END_HEADERS, 1, &[])].concat());
@@ -265,7 +297,9 @@ fn continuations() -> Vec<Case> {
             peer.send([frame(HEADERS, 0, 1, &block), last].concat());
         }),
         Case::new("6.10: CONTINUATION behind DATA", connection(PROTOCOL_ERROR), |peer| {
-            peer.send([post(1, &[]), data(1, false, b"x"), frame(CONTINUATION, END_HEADERS, 1, &[])].concat());
+            peer.send(
+                [post(1, &[]), data(1, false, b"x"), frame(CONTINUATION, END_HEADERS, 1, &[])].concat(),
+            );
         }),
         Case::new("6.10: a CONTINUATION and then something else", connection(PROTOCOL_ERROR), |peer| {
             let begun = [frame(HEADERS, 0, 1, &request("POST", "/", &[])), frame(CONTINUATION, 0, 1, &[])];
@@ -274,6 +308,7 @@ fn continuations() -> Vec<Case> {
         Case::new("6.1: DATA behind the stream's end", stream(1, STREAM_CLOSED), |peer| {
             let head = frame(HEADERS, END_HEADERS, 1, &request("POST", "/never", &[]));
             peer.send([head, data(1, true, b"x"), data(1, true, b"y")].concat());
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
     ]
 }

@@ -4,8 +4,8 @@
 use super::{Begin, Case, GENERAL, answered, connection, stream};
 use crate::frames::{
     COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_SIZE_ERROR, HEADERS, PING, PREFACE,
-    PRIORITY, PROTOCOL_ERROR, SETTINGS, UNKNOWN, USUAL_FRAME, WHOLE, data, frame, get, post, priority, request,
-    settings,
+    PRIORITY, PROTOCOL_ERROR, SETTINGS, UNKNOWN, USUAL_FRAME, WHOLE, data, frame, get, post, priority,
+    request, settings,
 };
 use crate::peer::{Peer, Seen};
 
@@ -45,7 +45,8 @@ fn prefaces() -> Vec<Case> {
         .begins(Begin::Bare),
         Case::new("3.4: no SETTINGS behind the preface", connection(PROTOCOL_ERROR), |peer| {
             peer.send([PREFACE, &frame(PING, 0, 0, &[0; 8])].concat());
-        }).differs(Seen::Nothing, "what was not set is as if it were set to what it is by itself")
+        })
+        .differs(Seen::Nothing, "what was not set is as if it were set to what it is by itself")
         .begins(Begin::Bare),
     ]
 }
@@ -56,7 +57,10 @@ fn frames() -> Vec<Case> {
             peer.send([frame(UNKNOWN, 0xff, 0, b"12345678"), get(1, "/")].concat());
         }),
         Case::new("5.5: a frame of an unknown kind on a stream is passed over", answered(1), |peer| {
-            peer.send([frame(UNKNOWN, 0, 1, &[]), post(1, &[]), frame(UNKNOWN, 0, 1, b"x"), data(1, true, b"")].concat());
+            peer.send(
+                [frame(UNKNOWN, 0, 1, &[]), post(1, &[]), frame(UNKNOWN, 0, 1, b"x"), data(1, true, b"")]
+                    .concat(),
+            );
         }),
         Case::new("4.1: unknown flags are passed over", [Seen::Nothing], |peer| {
             peer.send(frame(PING, 0xfe, 0, &[9; 8]));
@@ -105,12 +109,14 @@ fn blocks() -> Vec<Case> {
         Case::new("4.3: a block that cannot be read", connection(COMPRESSION_ERROR), |peer| {
             // A literal with a name that is not whole.
             peer.send(frame(HEADERS, WHOLE, 1, b"\x00\x85\xf2\xb2\x4a\x84\xff\x84\x49\x50\x9f\xff"));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("4.3: a block that ends within a field", connection(COMPRESSION_ERROR), |peer| {
             let mut block = request("GET", "/", &[("x", "yyyy")]);
             block.truncate(block.len() - 2);
             peer.send(frame(HEADERS, WHOLE, 1, &block));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("4.3: PRIORITY within a block", connection(PROTOCOL_ERROR), |peer| {
             let block = request("GET", "/", &[]);
             let other = frame(PRIORITY, 0, 1, &priority(0, false, 0));

@@ -2,8 +2,8 @@
 
 use super::{Case, GENERAL, answered, stream};
 use crate::frames::{
-    END_HEADERS, END_STREAM, HEADERS, PROTOCOL_ERROR, STREAM_CLOSED, WHOLE, data, fields, frame, get_with, literal,
-    only, post, request,
+    END_HEADERS, END_STREAM, HEADERS, PROTOCOL_ERROR, STREAM_CLOSED, WHOLE, data, fields, frame, get_with,
+    literal, only, post, request,
 };
 use crate::peer::Seen;
 
@@ -39,11 +39,13 @@ fn sequences() -> Vec<Case> {
             let head = frame(HEADERS, END_HEADERS, 1, &request("POST", "/never", &[]));
             let trailers = frame(HEADERS, WHOLE, 1, &fields(&[("x", "y")]));
             peer.send([head, trailers, data(1, true, b"x")].concat());
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("8.1: a pseudo-header in trailers", stream(1, PROTOCOL_ERROR), |peer| {
             let trailers = frame(HEADERS, WHOLE, 1, &fields(&[(":method", "DELETE"), ("x", "y")]));
             peer.send([post(1, &[]), data(1, false, b"x"), trailers].concat());
-        }).differs(Seen::Answer(1, 200), "it is dropped, and no target ever reads it"),
+        })
+        .differs(Seen::Answer(1, 200), "it is dropped, and no target ever reads it"),
         Case::new("8.1: a header of the connection in trailers", stream(1, PROTOCOL_ERROR), |peer| {
             let trailers = frame(HEADERS, WHOLE, 1, &fields(&[("transfer-encoding", "chunked")]));
             peer.send([post(1, &[]), data(1, false, b"x"), trailers].concat());

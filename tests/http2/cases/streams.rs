@@ -30,9 +30,13 @@ fn idle() -> Vec<Case> {
         Case::new("5.1: CONTINUATION of an idle stream", connection(PROTOCOL_ERROR), |peer| {
             peer.send(frame(CONTINUATION, END_HEADERS, 1, &request("GET", "/", &[])));
         }),
-        Case::new("5.1: WINDOW_UPDATE of an idle stream of the server's", connection(PROTOCOL_ERROR), |peer| {
-            peer.send(number(WINDOW_UPDATE, 2, 100));
-        }),
+        Case::new(
+            "5.1: WINDOW_UPDATE of an idle stream of the server's",
+            connection(PROTOCOL_ERROR),
+            |peer| {
+                peer.send(number(WINDOW_UPDATE, 2, 100));
+            },
+        ),
         Case::new("5.1: DATA of an idle stream of the server's", connection(PROTOCOL_ERROR), |peer| {
             peer.send(data(2, true, b"x"));
         }),
@@ -43,14 +47,17 @@ fn half_closed() -> Vec<Case> {
     vec![
         Case::new("5.1: DATA of a half-closed stream", stream(1, STREAM_CLOSED), |peer| {
             peer.send([get(1, "/never"), data(1, true, b"x")].concat());
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("5.1: HEADERS of a half-closed stream", stream(1, STREAM_CLOSED), |peer| {
             peer.send([get(1, "/never"), get(1, "/")].concat());
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new("5.1: trailers of a half-closed stream", stream(1, STREAM_CLOSED), |peer| {
             let trailers = frame(HEADERS, WHOLE, 1, &fields(&[("x", "y")]));
             peer.send([get(1, "/never"), trailers].concat());
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new(
             "5.1: CONTINUATION of a half-closed stream",
             [Seen::GoAway(STREAM_CLOSED), Seen::GoAway(PROTOCOL_ERROR)],
@@ -82,7 +89,8 @@ fn closed() -> Vec<Case> {
         Case::new("5.1: HEADERS behind the client's RST_STREAM", stream(1, STREAM_CLOSED), |peer| {
             reset(peer);
             peer.send(get(1, "/"));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new(
             "5.1: CONTINUATION behind the client's RST_STREAM",
             [Seen::GoAway(STREAM_CLOSED), Seen::GoAway(PROTOCOL_ERROR)],
@@ -98,7 +106,8 @@ fn closed() -> Vec<Case> {
         Case::new("5.1: HEADERS of a closed stream", connection(STREAM_CLOSED), |peer| {
             over(peer);
             peer.send(get(1, "/"));
-        }).differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
+        })
+        .differs(Seen::GoAway(PROTOCOL_ERROR), GENERAL),
         Case::new(
             "5.1: CONTINUATION of a closed stream",
             [Seen::GoAway(STREAM_CLOSED), Seen::GoAway(PROTOCOL_ERROR)],
@@ -125,7 +134,11 @@ fn numbers() -> Vec<Case> {
         }),
         Case::new(
             "5.1.2: more streams than are let",
-            [Seen::Reset(257, REFUSED_STREAM), Seen::Reset(257, PROTOCOL_ERROR), Seen::GoAway(PROTOCOL_ERROR)],
+            [
+                Seen::Reset(257, REFUSED_STREAM),
+                Seen::Reset(257, PROTOCOL_ERROR),
+                Seen::GoAway(PROTOCOL_ERROR),
+            ],
             |peer| {
                 let all = (0..=128).flat_map(|at| get(1 + 2 * at, "/never"));
                 peer.send(all.collect::<Vec<_>>());

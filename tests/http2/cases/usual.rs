@@ -2,9 +2,9 @@
 
 use super::{Begin, Case, answered};
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENABLE_CONNECT_PROTOCOL, GOAWAY, HEADERS,
-    INITIAL_WINDOW_SIZE, NO_ERROR, PADDED, PING, PRIORITY, RST_STREAM, CANCEL, WHOLE, WINDOW_UPDATE,
-    WITH_PRIORITY, data, fields, frame, get, get_with, literal, number, post, priority, request, string,
+    CANCEL, CONTINUATION, DATA, ENABLE_CONNECT_PROTOCOL, END_HEADERS, END_STREAM, GOAWAY, HEADERS,
+    INITIAL_WINDOW_SIZE, NO_ERROR, PADDED, PING, PRIORITY, RST_STREAM, WHOLE, WINDOW_UPDATE, WITH_PRIORITY,
+    data, fields, frame, get, get_with, literal, number, post, priority, request, string,
 };
 use crate::peer::Seen;
 use crate::target::LARGE;
@@ -37,7 +37,9 @@ fn frames() -> Vec<Case> {
             peer.send([post(1, &[]), data(1, true, b"x")].concat());
         }),
         Case::new("6.1: several DATA", answered(1), |peer| {
-            peer.send([post(1, &[]), data(1, false, b"x"), data(1, false, b""), data(1, true, b"y")].concat());
+            peer.send(
+                [post(1, &[]), data(1, false, b"x"), data(1, false, b""), data(1, true, b"y")].concat(),
+            );
         }),
         Case::new("6.1: an empty DATA that ends the stream", answered(1), |peer| {
             peer.send([post(1, &[]), data(1, true, b"")].concat());
