@@ -66,7 +66,7 @@ fn requests_that_are_reset_at_once_end_the_connection() {
         assert!(ended, "{asked} requests were reset, and more may be");
     });
     // Nothing is left of them at the target either.
-    ground.until("the end of what was reset", || ground.target.open() == 0);
+    ground.until("the end of what was reset", || ground.target.held() == 0);
     let reached = ground.target.heads().iter().filter(|head| head.contains("/never")).count();
     assert!(reached < 2000, "{reached} of them reached the target");
 }
@@ -184,11 +184,11 @@ fn downloads_that_are_never_read_are_given_up() {
             }
             peers.push(peer);
         }
-        ground.until("the begin of the downloads", || ground.target.open() > 400);
+        ground.until("the begin of the downloads", || ground.target.held() > 400);
         // They do not go on for ever, although their visitors are still there.
         let began = Instant::now();
-        while ground.target.open() > 10 {
-            assert!(began.elapsed() < Duration::from_secs(30), "{} go on", ground.target.open());
+        while ground.target.held() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(30), "{} go on", ground.target.held());
             thread::sleep(Duration::from_millis(50));
         }
         println!("given up after {:?}, with {} MiB taken", began.elapsed(), ground.target.written() >> 20);

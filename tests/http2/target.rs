@@ -18,7 +18,7 @@ struct State {
     heads: Mutex<Vec<String>>,
     /// What came ahead of the first request of each connection.
     headers: Mutex<Vec<Vec<u8>>>,
-    open: AtomicUsize,
+    held: AtomicUsize,
     written: AtomicU64,
 }
 
@@ -42,12 +42,8 @@ impl Target {
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
                 let state = Arc::clone(&state);
-                state.open.fetch_add(1, Ordering::SeqCst);
-                thread::spawn(move || {
-                    // A front that goes away in the middle is what some tests are about.
-                    let _ = serve(socket, header, &state);
-                    state.open.fetch_sub(1, Ordering::SeqCst);
-                });
+                // A front that goes away in the middle is what some tests are about.
+                thread::spawn(move || serve(socket, header, &state).ok());
             }
         });
         target
@@ -63,9 +59,9 @@ impl Target {
         self.state.headers.lock().unwrap().clone()
     }
 
-    /// Connections that there are.
-    pub(crate) fn open(&self) -> usize {
-        self.state.open.load(Ordering::SeqCst)
+    /// How many requests without an end there are.
+    pub(crate) fn held(&self) -> usize {
+        self.state.held.load(Ordering::SeqCst)
     }
 
     /// How much of endless answers was taken.
@@ -84,16 +80,14 @@ fn serve(socket: TcpStream, header: usize, state: &State) -> io::Result<()> {
     while let Some(head) = read_head(&mut reader)? {
         state.heads.lock().unwrap().push(head.clone());
         let path = head.split(' ').nth(1).unwrap_or_default();
-        match path {
-            "/never" => return wait_for_end(&mut reader),
-            "/endless" => {
-                writer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-                loop {
-                    writer.write_all(&[b'x'; 16_384])?;
-                    state.written.fetch_add(16_384, Ordering::SeqCst);
-                }
-            }
-            _ => {}
+        if matches!(path, "/never" | "/endless") {
+            state.held.fetch_add(1, Ordering::SeqCst);
+            let _ = match path {
+                "/never" => io::copy(&mut reader, &mut io::sink()).map(|_| ()),
+                _ => write_for_ever(&mut writer, state),
+            };
+            state.held.fetch_sub(1, Ordering::SeqCst);
+            return Ok(());
         }
         read_body(&mut reader, &head)?;
         let body = if path == "/large" { vec![b'x'; LARGE] } else { b"hello".to_vec() };
@@ -140,6 +134,11 @@ fn read_body(reader: &mut impl BufRead, head: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn wait_for_end(reader: &mut impl Read) -> io::Result<()> {
-    io::copy(reader, &mut io::sink()).map(|_| ())
+/// Ends with an error.
+fn write_for_ever(writer: &mut impl Write, state: &State) -> io::Result<()> {
+    writer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+    loop {
+        writer.write_all(&[b'x'; 16_384])?;
+        state.written.fetch_add(16_384, Ordering::SeqCst);
+    }
 }
