@@ -11,16 +11,23 @@ use crate::frames::{
     priority, request, settings,
 };
 use crate::ground::Ground;
-use crate::peer::Peer;
+use crate::peer::{PATIENCE, Peer};
 
 /// How much memory a flood may cost the server.
 const ROOM: u64 = 48 << 20;
+
+/// How much a download may that nobody reads: what is underway from the target to the visitor.
+const ROOM_OF_DOWNLOAD: u64 = 256 << 10;
 
 /// The most that a flood sends.
 const MOST: usize = 64 << 20;
 
 /// Floods while others are served, and holds the server's memory against what it had.
 fn flood(ground: &Ground, name: &str, flood: impl FnOnce() + Send) {
+    flood_with(ground, name, ROOM, flood);
+}
+
+fn flood_with(ground: &Ground, name: &str, room: u64, flood: impl FnOnce() + Send) {
     ground.is_unharmed("nothing");
     let before = ground.server().memory();
     thread::scope(|scope| {
@@ -34,7 +41,7 @@ fn flood(ground: &Ground, name: &str, flood: impl FnOnce() + Send) {
     if let Some((before, after)) = before.zip(ground.server().memory()) {
         let grown = after.most - before.now;
         println!("{name}: {} KiB more at the most", grown >> 10);
-        assert!(grown < ROOM, "{name} costs {grown} bytes");
+        assert!(grown < room, "{name} costs {grown} bytes");
     }
 }
 
@@ -165,13 +172,15 @@ fn reason(peer: &mut Peer) -> Option<u32> {
 
 #[test]
 fn downloads_that_are_never_read_are_given_up() {
+    const DOWNLOADS: usize = 150;
     let ground = Ground::with("timeouts = { silence = \"2s\" }", "");
     let mut peers = Vec::new();
-    flood(&ground, "downloads that nobody reads", || {
-        for _ in 0..4 {
+    let room = ROOM + DOWNLOADS as u64 * ROOM_OF_DOWNLOAD;
+    flood_with(&ground, "downloads that nobody reads", room, || {
+        for _ in 0..2 {
             // Without a window: only heads come.
             let mut peer = Peer::with(ground.port, &[(INITIAL_WINDOW_SIZE, 0)]);
-            for at in 0..100 {
+            for at in 0..50 {
                 peer.send(get(at * 2 + 1, "/endless"));
             }
             peers.push(peer);
@@ -184,11 +193,13 @@ fn downloads_that_are_never_read_are_given_up() {
             }
             peers.push(peer);
         }
-        ground.until("the begin of the downloads", || ground.target.held() > 400);
+        // Of a connection that nobody reads not all may come so far before it is given up.
+        let begun = || ground.target.heads().iter().filter(|head| head.contains("/endless")).count();
+        ground.until("the begin of the downloads", || begun() > 100);
         // They do not go on for ever, although their visitors are still there.
         let began = Instant::now();
         while ground.target.held() > 0 {
-            assert!(began.elapsed() < Duration::from_secs(30), "{} go on", ground.target.held());
+            assert!(began.elapsed() < 6 * PATIENCE, "{} of {} go on", ground.target.held(), begun());
             thread::sleep(Duration::from_millis(50));
         }
         println!("given up after {:?}, with {} MiB taken", began.elapsed(), ground.target.written() >> 20);

@@ -11,7 +11,7 @@ use crate::frames::{
 };
 
 /// So long it waits for what has to come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a server did about what it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,11 +91,12 @@ fn serve(socket: TcpStream, header: usize, state: &State) -> io::Result<()> {
         }
         read_body(&mut reader, &head)?;
         let body = if path == "/large" { vec![b'x'; LARGE] } else { b"hello".to_vec() };
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-        writer.write_all(answer.as_bytes())?;
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
         if !head.starts_with("head ") {
-            writer.write_all(&body)?;
+            answer.extend(body);
         }
+        // At once: a second piece would wait until the first is confirmed.
+        writer.write_all(&answer)?;
     }
     Ok(())
 }
