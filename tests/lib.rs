@@ -8,7 +8,7 @@
 pub mod web;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -56,6 +56,7 @@ pub fn wait_for_port(port: u16) {
 pub struct Program {
     child: Child,
     log: PathBuf,
+    output: PathBuf,
 }
 
 impl Program {
@@ -85,14 +86,15 @@ impl Program {
 
     fn spawn(mut command: Command, name: &str, folder: &Path, args: &[&str]) -> Self {
         let log = folder.join(format!("{name}-{}.log", free_port()));
+        let output = log.with_extension("out");
         let child = command
             .args(args)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(File::create(&output).unwrap())
             .stderr(File::create(&log).unwrap())
             .spawn();
-        Self { child: child.unwrap(), log }
+        Self { child: child.unwrap(), log, output }
     }
 
     /// Bytes of memory that it holds now and that it held at the most; `None`, which is said, where the system
@@ -118,6 +120,11 @@ impl Program {
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// What it has written to its standard output: a server its access log.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.output).unwrap()
     }
 
     /// Waits until its log says `text`.
@@ -188,15 +195,20 @@ pub struct Serving {
 impl Serving {
     /// Takes TLS, and what else `args` say; destinations on loopback are allowed.
     pub fn with(args: &[&str]) -> Self {
-        Self::start(args, Program::start)
+        Self::start("", args, Program::start)
+    }
+
+    /// As [`Serving::with`], with these lines at the end of its `server.toml`.
+    pub fn with_config(lines: &str, args: &[&str]) -> Self {
+        Self::start(lines, args, Program::start)
     }
 
     /// As [`Serving::with`], with no more than so many descriptors.
     pub fn with_descriptors(most: u32, args: &[&str]) -> Self {
-        Self::start(args, |name, folder, args| Program::start_with_descriptors(most, name, folder, args))
+        Self::start("", args, |name, folder, args| Program::start_with_descriptors(most, name, folder, args))
     }
 
-    fn start(args: &[&str], start: impl FnOnce(&str, &Path, &[&str]) -> Program) -> Self {
+    fn start(lines: &str, args: &[&str], start: impl FnOnce(&str, &Path, &[&str]) -> Program) -> Self {
         let folder = TempDir::new().unwrap();
         let port = free_port();
         let dir = folder.path().join("server");
@@ -204,6 +216,8 @@ impl Serving {
         let init = run("gkd-server", &["init", "--dir", dir, "--public", &format!("127.0.0.1:{port}")]);
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
         let link = String::from_utf8(init.stdout).unwrap().trim().to_owned();
+        let mut config = File::options().append(true).open(Path::new(dir).join("server.toml")).unwrap();
+        config.write_all(lines.as_bytes()).unwrap();
         let listen = format!("127.0.0.1:{port}");
         let mut all = vec!["run", "--dir", dir, "--listen", &listen, "--allow", "127.0.0.0/8"];
         all.extend(args);

@@ -87,11 +87,12 @@ impl Level {
         }
     }
 
-    /// Other crates are heard from only when something is wrong, or when everything is asked for.
+    /// Other crates are heard from only when something is wrong, or when everything is asked for. h2 warns of what strangers
+    /// send, once for each frame: whoever does not ask for that is not to have a disk full of it.
     fn directives(self) -> String {
         let (others, ours) = match self {
-            Self::Warn => ("warn", "warn"),
-            Self::Info => ("warn", "info"),
+            Self::Warn => ("warn,h2=error", "warn"),
+            Self::Info => ("warn,h2=error", "info"),
             Self::Debug => ("info", "debug"),
             Self::Trace => ("debug", "trace"),
         };
@@ -174,6 +175,14 @@ mod tests {
         assert!(failure.message.starts_with("RUST_LOG is \"a=b=c\""), "{failure}");
         // It does not count.
         assert!(shown(Some(Level::Warn), Some("a=b=c"), Level::Info).is_ok());
+    }
+
+    #[test]
+    fn strangers_do_not_write_the_log_through_others() {
+        for usual in [Level::Warn, Level::Info] {
+            let filter = filter(None, None, usual).unwrap().to_string();
+            assert!(filter.split(',').any(|directive| directive == "h2=error"), "{filter}");
+        }
     }
 
     #[test]

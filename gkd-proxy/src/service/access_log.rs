@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What is not known is `-`; the status of a request that was given up before it was answered is 0; `broken-off` stands behind one
-//! whose answer did not come to its end. Whatever a client wrote
-//! is escaped, so that a line is a line. Lines are written by a thread of their own: where whatever reads them is too slow they
+//! whose answer did not come to its end. Of a head of HTTP/2 that is too large nothing is known but that: its request is `- - HTTP/2.0`.
+//! Whatever a client wrote is escaped, so that a line is a line. Lines are written by a thread of their own: where whatever reads them is too slow they
 //! are dropped, counted, and told of in the other log.
 
 use std::borrow::Cow;

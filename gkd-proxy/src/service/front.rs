@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `connection`, `wire`, `proxied` | one connection, its socket, and the PROXY header in front of it |
 //! | `framing`, `guarded` | where a request of HTTP/1.1 begins and ends, judged ahead of hyper |
+//! | `overheard`, `verdicts` | what hyper tells a client of HTTP/2 without asking us |
 //! | `visitor`, `request`, `id` | one request: judged, named, and given on or refused |
 //! | `upload`, `download`, `unanswered` | its bodies, and what is over with the answer |
 //! | `activity`, `places`, `rates`, `stalls` | who may have how much of what |
@@ -26,6 +27,7 @@ mod download;
 mod framing;
 mod guarded;
 mod id;
+mod overheard;
 mod places;
 mod proxied;
 mod rates;
@@ -34,6 +36,7 @@ mod settings;
 mod stalls;
 mod unanswered;
 mod upload;
+mod verdicts;
 mod visitor;
 mod wire;
 
@@ -48,6 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use gkd_core::seldom::Seldom;
 use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
@@ -147,6 +151,8 @@ struct Shared {
     rates: Rates,
     ids: Ids,
     counts: Arc<Counts>,
+    /// Lines about what visitors do wrong.
+    seldom: Seldom,
     logger: OnceLock<AccessLogger>,
     /// One for each port, until it is closed.
     accepting: TaskTracker,
@@ -191,6 +197,7 @@ impl Front {
             rates: Rates::default(),
             ids: Ids::new(),
             counts: Arc::default(),
+            seldom: Seldom::default(),
             logger,
             accepting: TaskTracker::new(),
             serving: TaskTracker::new(),

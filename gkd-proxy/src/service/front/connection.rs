@@ -23,6 +23,7 @@ use super::activity::Activity;
 use super::download::Download;
 use super::framing::HeadLimits;
 use super::guarded::{Guarded, Times};
+use super::overheard::Overheard;
 use super::places::Full;
 use super::proxied;
 use super::settings::Settings;
@@ -193,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Ready<S> {
             .max_headers(MAX_HEADERS)
             .max_header_size(limits.max_head.max(1024))
             .max_buf_size(MAX_BUFFER.max(limits.max_head + 1024))
-            .serve_connection(TokioIo::new(guarded), service_of(visitor))
+            .serve_connection(TokioIo::new(guarded), service_of(Arc::new(visitor)))
             .with_upgrades();
         let ended = drive(http, |http| http.graceful_shutdown(), &activity, &stop, None).await;
         if ended.is_some_and(|error| error.is_parse()) {
@@ -221,6 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Ready<S> {
         if visitor.front.answer.extended_connect() {
             builder.enable_connect_protocol();
         }
+        let visitor = Arc::new(visitor);
+        let stream = Overheard::new(stream, Arc::clone(&visitor));
         let http = builder.serve_connection(TokioIo::new(stream), service_of(visitor));
         let idle = (limits.head, limits.keep_alive);
         drive(http, |http| http.graceful_shutdown(), &activity, &stop, Some(idle)).await;
@@ -229,9 +232,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Ready<S> {
 
 /// What hyper calls for each request.
 fn service_of(
-    visitor: Visitor,
+    visitor: Arc<Visitor>,
 ) -> impl Service<Request<Incoming>, Response = Response<Download>, Error = Infallible, Future = Answering> {
-    let visitor = Arc::new(visitor);
     service_fn(move |request| Arc::clone(&visitor).answer(request))
 }
 

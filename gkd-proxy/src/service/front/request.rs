@@ -32,6 +32,10 @@ pub(super) fn judge(parts: &mut Parts, tls: bool, protocols: bool) -> Result<(),
         let words = "CONNECT is not for this server.";
         return Err(Fault { status: StatusCode::METHOD_NOT_ALLOWED, words });
     }
+    // HTTP/1.1 has no such values: what is around one there is none of it.
+    if parts.version == Version::HTTP_2 && !parts.headers.values().all(is_trimmed) {
+        return Err(Fault::bad("A header's value begins or ends with a space."));
+    }
     let host = host(parts, tls)?;
     parts.headers.insert(header::HOST, host);
     let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -41,6 +45,12 @@ pub(super) fn judge(parts: &mut Parts, tls: bool, protocols: bool) -> Result<(),
     }
     parts.uri = Uri::from(path);
     Ok(())
+}
+
+/// Whether a value neither begins nor ends with what a reader may take for none of it (RFC 9113, section 8.2.1).
+fn is_trimmed(value: &HeaderValue) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    !is_space(value.as_bytes().first()) && !is_space(value.as_bytes().last())
 }
 
 /// The one host of a request.
@@ -195,6 +205,21 @@ mod tests {
             &"a".repeat(300),
         ] {
             assert_eq!(judged("GET", Version::HTTP_11, "/", &[host]), bad, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_http2_has_no_space_around_it() {
+        let judged = |value: &'static str| {
+            let request = Request::get("http://x/").version(Version::HTTP_2).header("x", value);
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            judge(&mut parts, false, false).map_err(|fault| fault.status)
+        };
+        for value in ["", "a", "a b", "a\tb"] {
+            assert_eq!(judged(value), Ok(()), "{value:?}");
+        }
+        for value in [" ", "\t", " a", "a ", "\ta", "a\t"] {
+            assert_eq!(judged(value), Err(StatusCode::BAD_REQUEST), "{value:?}");
         }
     }
 

@@ -24,6 +24,7 @@ use super::request::{self, Fault};
 use super::settings::Settings;
 use super::unanswered::Unanswered;
 use super::upload::{BodyFlaw, Upload};
+use super::verdicts::Verdict;
 use super::wire::Broken;
 use crate::service::access_log::Entry;
 use crate::service::error_page::{Side, page};
@@ -232,6 +233,42 @@ impl Visitor {
     /// Logs a request that is over.
     pub(super) fn log(&self, entry: &Entry) {
         self.front.log(self.settings.access_log, entry);
+    }
+
+    /// hyper has told the client of HTTP/2 something by itself, and no request of it comes here.
+    pub(super) fn note(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::HeadTooLarge => {
+                self.note_head(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16(), true)
+            }
+            Verdict::Ended { reason, head } => {
+                if head {
+                    self.note_head(0, false);
+                }
+                if let Some(more) = self.front.seldom.note(reason) {
+                    let client = self.client.ip();
+                    tracing::warn!("a visitor's HTTP/2 was ended with {reason}: {client}{more}");
+                }
+            }
+        }
+    }
+
+    /// A head that hyper did not read to its end, so that there is nothing more to tell of it.
+    fn note_head(&self, status: u16, whole: bool) {
+        self.front.counts.requests.add();
+        self.front.counts.heads.add();
+        self.log(&Entry {
+            client: self.client.ip(),
+            host: None,
+            request: "- - HTTP/2.0".to_owned(),
+            status,
+            bytes: 0,
+            took: Duration::ZERO,
+            service: None,
+            target: None,
+            id: self.front.ids.name(&HeaderMap::new(), false),
+            whole,
+        });
     }
 
     /// A request is over; whether its answer was whole.
