@@ -2,18 +2,18 @@
 //! line. Many small answers, alone and beside a large download of the same service.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::{Lab, Scenario};
 use crate::line::{Loss, Rate};
 use crate::measure::{Measured, Sample, mbit};
 use crate::net::{Net, PathSpec};
 use crate::subject::Service;
-use crate::traffic::{Dial, Latencies, Visitor, Visitors};
+use crate::traffic::{Dial, Ending, Latencies, Visitor, Visitors};
 
 pub(super) const SERVICES: Scenario = Scenario {
     name: "services",
@@ -111,34 +111,40 @@ fn figures(net: &Net, visitors: &Visitors, time: Duration) -> Result<Figures> {
     })
 }
 
-/// One body after the other, as large as it is.
+/// One body after the other, as large as it is, whose bytes are compared as they come.
 struct Download {
-    end: Arc<AtomicBool>,
+    ending: Ending,
     meter: Arc<AtomicU64>,
     thread: thread::JoinHandle<Result<()>>,
 }
 
 impl Download {
     fn start(net: &Net, dial: &Dial) -> Result<Self> {
-        let (end, meter) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let (mut visitor, ending) = (Visitor::open(net, dial, &meter)?, end.clone());
+        let meter = Arc::<AtomicU64>::default();
+        let mut visitor = Visitor::open(net, dial, &meter)?;
+        let ending = visitor.ending()?;
         let thread = thread::spawn(move || {
-            while !ending.load(Ordering::Relaxed) {
+            loop {
                 visitor.get(LARGE, 0)?;
             }
-            Ok(())
         });
-        Ok(Self { end, meter, thread })
+        Ok(Self { ending, meter, thread })
     }
 
     fn bytes(&self) -> u64 {
         self.meter.load(Ordering::Relaxed)
     }
 
-    /// Lets it end what it has begun: all of it is to come, and right.
+    /// Cuts it off, which a line with loss would take minutes for otherwise. An error when it has ended by itself.
     fn end(self) -> Result<()> {
-        self.end.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the download panicked"))?.context("the download")
+        let ended = self.thread.is_finished();
+        drop(self.ending);
+        let why = self.thread.join().map_err(|_| anyhow!("the download panicked"))?;
+        match (ended, why) {
+            (true, Err(error)) => Err(error.context("the download")),
+            (true, Ok(())) => bail!("the download ended"),
+            (false, _) => Ok(()),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) use echo::{Echo, Latencies, TcpEcho, UdpEcho};
 pub(crate) use load::{Direction, Load};
 pub(crate) use meter::Meter;
 pub(crate) use page::{Page, download, first_byte, stuck_download};
-pub(crate) use web::{Visitor, Visitors, WebServer};
+pub(crate) use web::{Ending, Visitor, Visitors, WebServer};
 
 use std::io::{self, Read, Write};
 

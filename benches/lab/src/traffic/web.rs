@@ -109,6 +109,11 @@ impl Visitor {
         Ok(Self { reader: BufReader::with_capacity(PIECE, stream), meter: meter.clone() })
     }
 
+    /// What ends it from elsewhere: whatever it waits for fails then.
+    pub(crate) fn ending(&self) -> Result<Ending> {
+        Ok(Ending(self.reader.get_ref().try_clone()?))
+    }
+
     /// Asks for content, and reads and compares it; how long that took, from the request to the last byte.
     pub(crate) fn get(&mut self, bytes: u64, content: u64) -> Result<Duration> {
         let start = Instant::now();
@@ -133,6 +138,15 @@ impl Visitor {
 impl Drop for Visitor {
     fn drop(&mut self) {
         cut(self.reader.get_ref());
+    }
+}
+
+/// Ends the connection of a visitor when it is dropped.
+pub(crate) struct Ending(TcpStream);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        cut(&self.0);
     }
 }
 
