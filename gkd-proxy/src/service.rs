@@ -35,6 +35,10 @@ use futures::future::BoxFuture;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// The most headers of a request or an answer. For as many hyper has room of its own; where it is told of another number it
+/// allocates for each head.
+pub(crate) const MAX_HEADERS: usize = 100;
+
 /// The body of an answer; an error means that it is not whole.
 pub type ServiceBody = UnsyncBoxBody<Bytes, io::Error>;
 

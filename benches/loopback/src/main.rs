@@ -1,12 +1,12 @@
 //! gkd on loopback beside plain relays: how fast, at what CPU time of both ends, how late, how many opens a second,
-//! how much memory, how many allocations. One command prints all of it as a table:
+//! how much memory, how many allocations; and its HTTP services beside nginx. One command prints all of it as a table:
 //!
 //! ```text
 //! cargo run --release -p gkd-loopback
 //! ```
 //!
-//! What counts is the ratio to two chained copying relays, the least that two ends in two processes can do. All
-//! chains that are compared are up at the same time and take turns, round by round. Nothing here fails because
+//! What counts is the ratio to two chained copying relays, the least that two ends in two processes can do; for HTTP
+//! services it is that to nginx. All chains that are compared are up at the same time and take turns, round by round. Nothing here fails because
 //! something was slow; bytes that come wrong are an error.
 
 mod allocations;
@@ -21,6 +21,7 @@ mod process;
 mod relay;
 mod request;
 mod rival;
+mod services;
 mod sink;
 mod throughput;
 
@@ -89,6 +90,9 @@ enum Part {
     /// Another program, which ends when whoever started it does
     #[command(hide = true)]
     Tied {
+        /// Ended so that it can end its own processes
+        #[arg(long)]
+        gently: bool,
         /// It and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<OsString>,
@@ -103,6 +107,7 @@ enum Name {
     Opens,
     Idle,
     Many,
+    Services,
     Allocations,
 }
 
@@ -136,7 +141,7 @@ fn main() -> ExitCode {
         None => measure(&cli.options),
         Some(Part::Relay(options)) => raise_descriptors().and_then(|_| relay::run(options)),
         Some(Part::Sink(options)) => raise_descriptors().and_then(|_| sink::run(options)),
-        Some(Part::Tied { program }) => process::become_tied(program),
+        Some(Part::Tied { gently, program }) => process::become_tied(program, *gently),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -182,6 +187,7 @@ fn measure(options: &Options) -> Result<()> {
         (Name::Opens, opens::run),
         (Name::Idle, idle::run),
         (Name::Many, many::run),
+        (Name::Services, services::run),
         (Name::Allocations, allocations::run),
     ];
     for (name, run) in all {
@@ -234,14 +240,16 @@ impl Bench {
         eprintln!("{what}");
     }
 
+    /// Whether a chain, or what it is called, was asked for; all are where none was.
+    pub(crate) fn wants(&self, chain: impl fmt::Display) -> bool {
+        let name = chain.to_string();
+        self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.ends_with(wanted))
+    }
+
     /// Starts chains, those of gkd from the other folder too. A rival that is not there is passed over.
     pub(crate) fn chains(&self, kinds: &[Kind]) -> Result<Vec<Chain>> {
         let mut chains = Vec::new();
-        let is_wanted = |kind: &&Kind| {
-            let name = kind.to_string();
-            self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.ends_with(wanted))
-        };
-        for kind in kinds.iter().filter(is_wanted) {
+        for kind in kinds.iter().filter(|kind| self.wants(kind)) {
             match Chain::start(kind, self.sink.ends, &self.programs) {
                 // Another version of it than this was written for, perhaps: the rest is measured all the same.
                 Err(error) if matches!(kind, Kind::Rival(_)) => self.say(format_args!("{error:#}")),

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal};
 
 /// How long a program may take until it does what it is for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,19 +22,34 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
+    /// It is asked to end, for it has processes of its own to end.
+    gently: bool,
 }
 
 impl Process {
     pub(crate) fn start(command: Command, folder: &Path) -> Result<Self> {
+        Self::start_so(command, folder, false)
+    }
+
+    /// The same of a program that has processes of its own, which it ends when it is asked to end.
+    pub(crate) fn start_gently(command: Command, folder: &Path) -> Result<Self> {
+        Self::start_so(command, folder, true)
+    }
+
+    fn start_so(command: Command, folder: &Path, gently: bool) -> Result<Self> {
         let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
         // By way of this program, so that nothing is left when it is killed.
         let mut tied = Command::new(std::env::current_exe()?);
-        tied.args(["tied", "--"]).arg(command.get_program()).args(command.get_args());
+        tied.arg("tied")
+            .args(gently.then_some("--gently"))
+            .arg("--")
+            .arg(command.get_program())
+            .args(command.get_args());
         let log = folder.join(format!("{}-{}.log", program.display(), free_port()?));
         let (out, error) = (File::create(&log)?, File::options().append(true).open(&log)?);
         let child = tied.stdin(Stdio::null()).stdout(out).stderr(error).env("NO_COLOR", "1").spawn();
         let child = child.with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { child, log })
+        Ok(Self { child, log, gently })
     }
 
     /// Waits until its log says this.
@@ -53,9 +69,27 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// User and system time of all its threads, those that have ended too.
+    /// User and system time of all its threads, those that have ended too, and of the processes that it has.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        cpu(self.child.id())
+        let own = self.child.id();
+        let mut all = cpu(own)?;
+        if self.gently {
+            let path = format!("/proc/{own}/task/{own}/children");
+            let children = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+            for child in children.split_whitespace() {
+                all += cpu(child.parse().context("the system tells no process")?)?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Asks it to end, and gives it a while for that.
+    fn ask_to_end(&mut self) {
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM).ok();
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+            thread::sleep(LOOK);
+        }
     }
 
     /// Resident memory, in bytes; each program here has its pages for itself.
@@ -66,16 +100,19 @@ impl Process {
     }
 }
 
-/// Becomes another program, which ends when the process does that started this one.
-pub(crate) fn become_tied(program: &[OsString]) -> Result<()> {
+/// Becomes another program, which ends when the process does that started this one, or is asked to.
+pub(crate) fn become_tied(program: &[OsString], gently: bool) -> Result<()> {
     let (name, arguments) = program.split_first().context("no program")?;
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    rustix::process::set_parent_process_death_signal(Some(if gently { Signal::TERM } else { Signal::KILL }))?;
     let error = Command::new(name).args(arguments).exec();
     Err(error).with_context(|| format!("cannot start {}", name.display()))
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.gently {
+            self.ask_to_end();
+        }
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -34,10 +34,7 @@ impl Rival {
     }
 
     pub(crate) fn is_there(self) -> bool {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        self.programs()
-            .iter()
-            .all(|name| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+        self.programs().iter().all(|name| is_on_path(name))
     }
 
     /// Its two ends, the near one first, with a port that leads to the sink. None where it is not on the PATH.
@@ -66,6 +63,12 @@ impl fmt::Display for Rival {
             Self::Rathole => "rathole (plain)",
         })
     }
+}
+
+/// Whether a program is.
+pub(crate) fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn command(program: &str, arguments: &[&str]) -> Command {

@@ -5,7 +5,7 @@ use hyper::header::{self, HeaderName};
 
 /// Those that are so without being named. hyper sets anew how a body is framed; `Trailer` stays, for it sends no fields
 /// behind a body that are not announced.
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -27,7 +27,10 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|names| names.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .map(str::trim)
+        // The usual one, which is removed all the same.
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
+        .filter_map(|name| name.parse().ok())
         .filter(|name| !NEVER.contains(name))
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {

@@ -18,11 +18,12 @@
 //! that 103 is lost. A target of HTTP/2 is not asked whether it wants a body, for hyper does not tell what it says to that.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
@@ -114,7 +115,7 @@ pub(super) async fn exchange(
     let bodiless = body.is_end_stream();
     let mut job = Job { terms, visit, template, wish, bodiless };
     let (mut tried, mut last, mut repeated) = (Vec::new(), None, false);
-    let mut failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "it has no target");
+    let mut failure = None;
     // Ends: each turn tries another target, and not more than so many.
     while tried.len() < MAX_REACHED
         && let Some(turn) = terms.pool.choose(origin.address, &tried)
@@ -130,7 +131,7 @@ pub(super) async fn exchange(
             return Exchanged { answer: Err(Fault::Request(StatusCode::BAD_REQUEST)), target: Some(target) };
         }
         terms.pool.complain(&target, &missed.failure);
-        failure = missed.failure;
+        failure = Some(missed.failure);
         last = Some(target);
         let once_more = missed.step == Step::Reach || !std::mem::replace(&mut repeated, true);
         match missed.again {
@@ -138,7 +139,8 @@ pub(super) async fn exchange(
             _ => break,
         }
     }
-    Exchanged { answer: Err(Fault::Service(failure)), target: last }
+    let nobody = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "it has no target");
+    Exchanged { answer: Err(Fault::Service(failure.unwrap_or_else(nobody))), target: last }
 }
 
 /// A request that is to be answered.
@@ -352,20 +354,34 @@ fn judge(headers: &HeaderMap) -> Result<(), &'static str> {
 }
 
 /// The whole of a short answer.
-async fn whole(down: Download<Serving>) -> Result<ServiceBody, Missed> {
-    match down.collect().await {
-        Ok(all) if all.trailers().is_some() => Ok(all.map_err(never).boxed_unsync()),
-        Ok(all) => Ok(Full::new(all.to_bytes()).map_err(never).boxed_unsync()),
-        Err(error) => {
-            let status = match error.kind() {
-                io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-                _ => StatusCode::BAD_GATEWAY,
-            };
-            let again = (status == StatusCode::BAD_GATEWAY).then(nothing);
-            let failure = Failure::new(status, format!("it broke off its answer: {error}"));
-            Err(Missed { failure, step: Step::Sent, again })
+async fn whole(mut down: Download<Serving>) -> Result<ServiceBody, Missed> {
+    let (mut body, mut trailers) = (BytesMut::new(), None);
+    while let Some(frame) = down.frame().await {
+        match frame.map_err(broken_off)?.into_data() {
+            // Mostly it comes in one piece.
+            Ok(data) if body.is_empty() && down.is_end_stream() => {
+                return Ok(Full::new(data).map_err(never).boxed_unsync());
+            }
+            Ok(data) => body.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
+    let body = Full::new(body.freeze()).map_err(never);
+    Ok(match trailers {
+        Some(trailers) => body.with_trailers(ready(Some(Ok(trailers)))).boxed_unsync(),
+        None => body.boxed_unsync(),
+    })
+}
+
+/// What a target broke off that may be sent to another.
+fn broken_off(error: io::Error) -> Missed {
+    let status = match error.kind() {
+        io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let again = (status == StatusCode::BAD_GATEWAY).then(nothing);
+    let failure = Failure::new(status, format!("it broke off its answer: {error}"));
+    Missed { failure, step: Step::Sent, again }
 }
 
 /// No body.

@@ -4,10 +4,9 @@
 //! proxy of ours, whose word is taken and added to. There is no `Via`: web servers stop to compress for requests that have
 //! one (nginx does), and nothing but a loop of proxies is found by it, which ends at the front's limit of connections.
 
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use hyper::http::request;
 use ipnet::IpNet;
 
@@ -30,6 +29,9 @@ const FORWARDED: &str = "x-forwarded-";
 
 /// Names a program's own proxy where headers become environment variables (httpoxy); no request needs it.
 const PROXY: HeaderName = HeaderName::from_static("proxy");
+
+/// Headers that a request is given at the most, that of its target's host among them.
+const ADDED: usize = 8;
 
 /// The most hops that are looked at; others would be as many proxies of ours in a row.
 const MAX_HOPS: usize = 64;
@@ -67,18 +69,22 @@ impl Origin {
             remove_forgeable(headers);
             headers.remove(REQUEST_ID);
         }
+        // Once for all, for a map grows by little. Where that is too much, it grows as far as it can.
+        headers.try_reserve(ADDED).ok();
         let client = visit.client.ip().to_canonical();
-        append(headers, FORWARDED_FOR, &client.to_string());
-        append(headers, header::FORWARDED, &element(client, host, self.tls));
+        let address = client.to_string();
+        append(headers, header::FORWARDED, element(&address, client.is_ipv6(), host, self.tls));
+        let farthest = if self.address == client { address.clone() } else { self.address.to_string() };
+        append(headers, FORWARDED_FOR, address);
         let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         headers.entry(FORWARDED_PROTO).or_insert(scheme);
         if let Some(host) = host {
             headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
         }
         headers.entry(FORWARDED_PORT).or_insert_with(|| HeaderValue::from(visit.local.port()));
-        set(headers, REAL_IP, &self.address.to_string());
+        set(headers, REAL_IP, HeaderValue::try_from(farthest));
         if !headers.contains_key(REQUEST_ID) {
-            set(headers, REQUEST_ID, &visit.id);
+            set(headers, REQUEST_ID, HeaderValue::from_str(&visit.id));
         }
     }
 }
@@ -123,34 +129,29 @@ fn last_word<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 /// One hop as `Forwarded` says it (RFC 7239, section 4).
-fn element(client: IpAddr, host: Option<&HeaderValue>, tls: bool) -> String {
-    let mut element = match client {
-        IpAddr::V4(ip) => format!("for={ip}"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
-    };
+fn element(client: &str, is_ipv6: bool, host: Option<&HeaderValue>, tls: bool) -> String {
+    let (before, behind) = if is_ipv6 { ("for=\"[", "]\"") } else { ("for=", "") };
     // A host of such characters is none, and would end the quotes.
     let host = host.and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\']));
-    if let Some(host) = host {
-        // A string takes what is written to it.
-        let _ = write!(element, ";host=\"{host}\"");
-    }
-    element + if tls { ";proto=https" } else { ";proto=http" }
+    let (before_host, host, behind_host) = host.map_or(("", "", ""), |host| (";host=\"", host, "\""));
+    let scheme = if tls { ";proto=https" } else { ";proto=http" };
+    [before, client, behind, before_host, host, behind_host, scheme].concat()
 }
 
 /// Adds to a list, which is in one header afterwards.
-fn append(headers: &mut HeaderMap, name: HeaderName, word: &str) {
+fn append(headers: &mut HeaderMap, name: HeaderName, word: String) {
     let mut list = String::new();
     for value in headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()) {
         list.push_str(value);
         list.push_str(", ");
     }
-    list.push_str(word);
-    set(headers, name, &list);
+    let list = if list.is_empty() { word } else { list + &word };
+    set(headers, name, HeaderValue::try_from(list));
 }
 
-/// Sets a header, or removes it where the words are none that a header may have.
-fn set(headers: &mut HeaderMap, name: HeaderName, words: &str) {
-    match HeaderValue::from_str(words) {
+/// Sets a header, or removes it where the words were none that a header may have.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Result<HeaderValue, InvalidHeaderValue>) {
+    match value {
         Ok(value) => _ = headers.insert(name, value),
         Err(_) => _ = headers.remove(name),
     }

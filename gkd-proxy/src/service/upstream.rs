@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::hearing::Hearing;
 use super::{BoxIo, Reach, ServiceBody};
-use crate::http_proxy::{MAX_HEAD, MAX_HEADERS};
+use crate::http_proxy::MAX_HEAD;
 use crate::passing::{BoxError, Upload};
 
 /// The most connections that are kept for a next request.
@@ -414,7 +414,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut builder = http1::Builder::new();
-    builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD);
+    builder.max_header_size(MAX_HEAD);
     let (sender, http) = builder.handshake(TokioIo::new(Hearing::new(io))).await?;
     Ok((sender, drive(http.with_upgrades())))
 }

@@ -7,6 +7,7 @@ mod goodput;
 mod latency;
 mod matrix;
 mod paths;
+mod services;
 mod short;
 mod stuck;
 mod tunnel;
@@ -49,6 +50,7 @@ pub(crate) const ALL: &[Scenario] = &[
     clean::NO_HARM,
     beside::BESIDE,
     short::PAGE,
+    services::SERVICES,
     paths::DEATH,
     matrix::MATRIX,
 ];

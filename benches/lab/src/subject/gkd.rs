@@ -1,6 +1,8 @@
 //! gkd itself: the two programs, as a user starts them, with a fixed forward to the destination.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs::File;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -8,6 +10,7 @@ use clap::ValueEnum;
 
 use super::{DESTINATION_PORT, Program, Running};
 use crate::cleanup;
+use crate::namespace::Namespace;
 use crate::net::{self, ALLOWED, INSIDE, Net};
 use crate::traffic::{Destination, Dial, Kind};
 
@@ -55,7 +58,8 @@ impl Gkd {
         let destination = Destination::start(&net.server, DESTINATION_PORT, Kind::Tcp, None)?;
         let folder = tempfile::Builder::new().prefix("gkd-lab-").tempdir().context("no room for files")?;
         cleanup::remember_folder(folder.path());
-        let server = self.start_server(net, congestion, bin, folder.path())?;
+        let server =
+            self.start_server(&net.server, net::server_address(0), "", congestion, bin, folder.path())?;
         let client = self.start_client(net, congestion, bin, folder.path())?;
         let forward = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), FORWARD_PORT);
         Ok(Running {
@@ -65,12 +69,23 @@ impl Gkd {
         })
     }
 
-    fn start_server(&self, net: &Net, congestion: &str, bin: &Path, folder: &Path) -> Result<Program> {
+    /// A server with this address, whose `server.toml` goes on with these lines.
+    pub(super) fn start_server(
+        &self,
+        space: &Namespace,
+        address: IpAddr,
+        lines: &str,
+        congestion: &str,
+        bin: &Path,
+        folder: &Path,
+    ) -> Result<Program> {
         let program = bin.join("gkd-server");
         let files = folder.join("server").to_string_lossy().into_owned();
-        let public = net::server(SERVER_PORT).to_string();
+        let public = SocketAddr::new(address, SERVER_PORT).to_string();
         let executable = program.to_string_lossy();
-        let link = net.server.run(&executable, &["init", "--dir", &files, "--public", &public])?;
+        let link = space.run(&executable, &["init", "--dir", &files, "--public", &public])?;
+        let config = folder.join("server").join("server.toml");
+        File::options().append(true).open(config)?.write_all(lines.as_bytes())?;
         std::fs::write(folder.join("link"), self.link(&link))?;
         let listen = format!("0.0.0.0:{SERVER_PORT}");
         let mut words = vec!["run", "--dir", &files, "--listen", &listen, "--allow", ALLOWED];
@@ -78,7 +93,7 @@ impl Gkd {
         if self.carrier == Carrier::Plain {
             words.push("--plain");
         }
-        let mut server = Program::start(&net.server, folder, &program, &owned(&words))?;
+        let mut server = Program::start(space, folder, &program, &owned(&words))?;
         server.wait_for("it listens", |log| log.contains("listening"))?;
         Ok(server)
     }
@@ -91,22 +106,36 @@ impl Gkd {
     }
 
     fn start_client(&self, net: &Net, congestion: &str, bin: &Path, folder: &Path) -> Result<Program> {
-        let config = folder.join("client.toml");
-        std::fs::write(&config, "")?;
-        let tunnels = self.count();
-        let (config, link) = (config.to_string_lossy(), folder.join("link"));
         let forward = format!("tcp://{FORWARD_PORT}:{INSIDE}:{DESTINATION_PORT}");
-        let link = link.to_string_lossy();
-        let mut words = vec!["-n", &tunnels, "--congestion", congestion, "--config", &config];
-        words.extend(["--link-file", &link, "-L", &forward]);
         let binds: Vec<String> = (0..self.paths).map(|path| net::client_address(path).to_string()).collect();
+        let mut words = vec!["-L", &*forward];
         for bind in &binds {
             words.extend(["--bind", bind]);
         }
+        self.start_client_with(&net.client, "", &words, congestion, bin, folder)
+    }
+
+    /// A client with this `client.toml` and these words beside those that all have.
+    pub(super) fn start_client_with(
+        &self,
+        space: &Namespace,
+        lines: &str,
+        words: &[&str],
+        congestion: &str,
+        bin: &Path,
+        folder: &Path,
+    ) -> Result<Program> {
+        let config = folder.join("client.toml");
+        std::fs::write(&config, lines)?;
+        let tunnels = self.count();
+        let (config, link) = (config.to_string_lossy(), folder.join("link"));
+        let link = link.to_string_lossy();
+        let common = ["-n", &tunnels, "--congestion", congestion, "--config", &config, "--link-file", &link];
+        let mut words = [&common[..], words].concat();
         if self.carrier == Carrier::Plain {
             words.push("--plain");
         }
-        let mut client = Program::start(&net.client, folder, &bin.join("gkd-client"), &owned(&words))?;
+        let mut client = Program::start(space, folder, &bin.join("gkd-client"), &owned(&words))?;
         let total = self.tunnels * self.paths;
         // "8 tunnels up to …"; those that are missing would stand between.
         let up = format!(" {total} tunnel{} up", if total == 1 { "" } else { "s" });

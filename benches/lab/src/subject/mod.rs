@@ -1,10 +1,11 @@
-//! What is measured: one TCP connection, several, gkd, MPTCP, and rivals. Each begins in a network that is fresh, and
-//! says where the programs are to connect to.
+//! What is measured: one TCP connection, several, gkd, MPTCP, and rivals; and apart from them a service. Each begins in a
+//! network that is fresh, and says where the programs are to connect to.
 
 mod gkd;
 mod mptcp;
 mod program;
 mod rivals;
+mod service;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result};
 pub(crate) use gkd::{Carrier, Gkd, SERVER_PORT as GKD_PORT};
 pub(crate) use program::Program;
 pub(crate) use rivals::{RIVALS, Rival};
+pub(crate) use service::Service;
 
 use crate::net::{self, Net};
 use crate::traffic::{Destination, Dial, Kind};

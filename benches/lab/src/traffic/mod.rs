@@ -6,6 +6,7 @@ mod echo;
 mod load;
 mod meter;
 mod page;
+mod web;
 
 pub(crate) use destination::{Destination, Kind};
 pub(crate) use dial::Dial;
@@ -13,6 +14,7 @@ pub(crate) use echo::{Echo, Latencies, TcpEcho, UdpEcho};
 pub(crate) use load::{Direction, Load};
 pub(crate) use meter::Meter;
 pub(crate) use page::{Page, download, first_byte, stuck_download};
+pub(crate) use web::{Ending, Visitor, Visitors, WebServer};
 
 use std::io::{self, Read, Write};
 

@@ -30,7 +30,7 @@ use super::settings::Settings;
 use super::stalls::Streams;
 use super::visitor::{Answering, Lines, Visitor};
 use super::wire::{Broken, Wire};
-use crate::http_proxy::MAX_HEADERS;
+use crate::service::MAX_HEADERS;
 
 /// What a connection of HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -191,7 +191,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Ready<S> {
         let http = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
-            .max_headers(MAX_HEADERS)
             .max_header_size(limits.max_head.max(1024))
             .max_buf_size(MAX_BUFFER.max(limits.max_head + 1024))
             .serve_connection(TokioIo::new(guarded), service_of(Arc::new(visitor)))

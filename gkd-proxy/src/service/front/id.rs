@@ -1,5 +1,6 @@
 //! What names a request in the log, in headers and on error pages: 128 random bits, or the name that a trusted peer gave it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,12 +34,38 @@ impl Ids {
         {
             return given.into();
         }
-        let mut bits = [0; 16];
-        // It fails where the system gives no random bytes, where no TLS would come to be either; the name is no secret.
-        if self.random.fill(&mut bits).is_err() {
-            tracing::error!("the system gives no random bytes: requests have no names of their own");
-        }
+        let bits = AHEAD.with_borrow_mut(|ahead| ahead.next(self.random));
         HEXLOWER.encode(&bits).into()
+    }
+}
+
+/// Random bits of names.
+type Bits = [u8; 16];
+
+/// How many names' bits are drawn at a time: what one draw takes is more than what its bits do.
+const AT_A_TIME: usize = 32;
+
+thread_local! {
+    static AHEAD: RefCell<Ahead> = const { RefCell::new(Ahead { bits: [[0; 16]; AT_A_TIME], left: 0 }) };
+}
+
+/// Bits that are drawn and not used yet.
+struct Ahead {
+    bits: [Bits; AT_A_TIME],
+    left: usize,
+}
+
+impl Ahead {
+    fn next(&mut self, random: &dyn SecureRandom) -> Bits {
+        if self.left == 0 {
+            // It fails where the system gives no random bytes, where no TLS would come to be either; a name is no secret.
+            if random.fill(self.bits.as_flattened_mut()).is_err() {
+                tracing::error!("the system gives no random bytes: requests have no names of their own");
+            }
+            self.left = AT_A_TIME;
+        }
+        self.left -= 1;
+        self.bits[self.left]
     }
 }
 
