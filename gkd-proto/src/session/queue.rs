@@ -35,7 +35,7 @@ const SHRINK: f64 = 0.5;
 /// It does not shrink below this part of what the mean of the tunnels holds when the queue is as it is to be, and grows to
 /// that whatever the queue is: a sender of little waits for acknowledgements, which the kernel at the other end delays, and
 /// that looks like a queue.
-const FAIR: f64 = 0.9;
+const FAIR: f64 = 1.0;
 
 /// Tunnels whose least round trips differ by less than this factor (and 2.5 ms) are taken to run over the same line. What
 /// others deliver says nothing of what a line of its own takes.
@@ -67,6 +67,8 @@ pub(super) struct Queue {
     /// Bytes per second that the tunnel delivers, and what it had by when.
     rate: f64,
     delivered: Option<(u64, Instant)>,
+    /// Over how long it is averaged by now, up to [`AVERAGE`].
+    averaged: Duration,
     /// What was seen since the last look.
     seen: Option<Seen>,
     /// What the limit changed shows in the round trip only then.
@@ -159,7 +161,7 @@ impl Queue {
     /// The kernel tells of the path while the tunnel carries so much.
     pub(super) fn sample(&mut self, now: Instant, path: &PathSample, load: Load) {
         if self.delivered.is_some_and(|(_, at)| now.saturating_duration_since(at) > FORGET) {
-            (self.limit, self.seen, self.delivered) = (None, None, None);
+            (self.limit, self.seen, self.delivered, self.averaged) = (None, None, None, Duration::ZERO);
         }
         if load.others.pause || path.pauses.is_some() {
             self.pause = Some(now + 2 * path.round_trip.unwrap_or_default());
@@ -199,10 +201,13 @@ impl Queue {
 
     fn average(&mut self, now: Instant, delivered: u64) {
         let (before, at) = *self.delivered.get_or_insert((delivered, now));
-        let elapsed = now.saturating_duration_since(at).as_secs_f64();
-        if elapsed > 0.0 {
-            let rate = delivered.saturating_sub(before) as f64 / elapsed;
-            self.rate += (rate - self.rate) * (elapsed / AVERAGE.as_secs_f64()).min(1.0);
+        let elapsed = now.saturating_duration_since(at);
+        if !elapsed.is_zero() {
+            // At first the mean of what there is: an average that began with nothing would take the line for slower than
+            // it is, just while what the tunnel may hold is found.
+            self.averaged = (self.averaged + elapsed).min(AVERAGE);
+            let rate = delivered.saturating_sub(before) as f64 / elapsed.as_secs_f64();
+            self.rate += (rate - self.rate) * elapsed.div_duration_f64(self.averaged).min(1.0);
             self.delivered = Some((delivered, now));
         }
     }
@@ -464,7 +469,7 @@ mod tests {
         let fair = each * (least + 0.014);
         for queue in tunnels {
             let limit = queue.limit().unwrap() as f64;
-            assert!(limit > 0.75 * fair, "{limit} of {fair}");
+            assert!(limit > 0.95 * fair, "{limit} of {fair}");
         }
     }
 
