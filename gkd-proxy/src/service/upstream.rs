@@ -22,11 +22,13 @@ use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::hearing::Hearing;
-use super::{BoxIo, Reach, ServiceBody};
+use super::passage::Passage;
+use super::{BoxIo, Lack, Reach, ServiceBody};
 use crate::http_proxy::{MAX_HEAD, MAX_HEADERS};
 use crate::passing::{BoxError, Upload};
 
@@ -42,6 +44,9 @@ const IDLE_FOR_ONCE: Duration = Duration::from_secs(4);
 
 /// How long a connection whose answer is complete may take until it can be used again: a turn of its task.
 const READY: Duration = Duration::from_millis(100);
+
+/// How long a request that has no other target waits for a client all of whose tunnels are gone.
+const MAX_AWAY: Duration = Duration::from_secs(10);
 
 /// The most requests at once on a connection of HTTP/2, where the target allows as many.
 const MAX_STREAMS: usize = 100;
@@ -71,6 +76,7 @@ pub(super) type Up = Upload<ServiceBody>;
 pub(super) struct Upstream {
     name: Arc<str>,
     reach: Arc<dyn Reach>,
+    passage: Option<watch::Receiver<Passage>>,
     protocol: Protocol,
     /// What a target is called in its own requests, where that is known.
     authority: Option<HeaderValue>,
@@ -97,6 +103,19 @@ pub(super) struct Failure {
     pub(super) status: StatusCode,
     /// For the log; may hold words of the target's.
     pub(super) cause: Arc<str>,
+    /// What it says of the target.
+    pub(super) blame: Blame,
+}
+
+/// What is to blame for a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The target, as far as is known.
+    Target,
+    /// There was no way to it.
+    Passage,
+    /// Something was wanting at this end.
+    Here,
 }
 
 /// A connection to a target, for one request.
@@ -155,11 +174,16 @@ pub(super) struct Opened {
 
 impl Upstream {
     pub(super) fn new(reach: Arc<dyn Reach>, protocol: Protocol, authority: Option<HeaderValue>) -> Self {
-        Self { name: reach.name().into(), reach, protocol, authority, kept: Mutex::default() }
+        let (name, passage) = (reach.name().into(), reach.passage());
+        Self { name, reach, passage, protocol, authority, kept: Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub(super) fn passage(&self) -> Option<watch::Receiver<Passage>> {
+        self.passage.clone()
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -200,8 +224,37 @@ impl Upstream {
         })
     }
 
-    /// Opens a stream of bytes to it.
+    /// Opens a stream of bytes to it. Where there is no way to it, that is waited for a little.
     pub(super) async fn dial(&self, how: &Opened) -> Result<BoxIo, Failure> {
+        let until = Instant::now() + MAX_AWAY;
+        loop {
+            let dialled = self.dial_once(how).await;
+            if dialled.is_ok() || self.is_open() {
+                return dialled;
+            }
+            // Ends: the time comes.
+            if !self.is_back(until).await {
+                return dialled.map_err(|failure| failure.of(Blame::Passage));
+            }
+        }
+    }
+
+    /// Whether there is a way to it, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.passage.as_ref().is_none_or(|passage| *passage.borrow() == Passage::Open)
+    }
+
+    /// Whether the way to it comes back by this time.
+    async fn is_back(&self, until: Instant) -> bool {
+        let Some(mut passage) = self.passage() else { return false };
+        until > Instant::now()
+            && matches!(
+                timeout_at(until, passage.wait_for(|passage| *passage == Passage::Open)).await,
+                Ok(Ok(_))
+            )
+    }
+
+    async fn dial_once(&self, how: &Opened) -> Result<BoxIo, Failure> {
         let dialled = timeout(how.within, async {
             let mut io = self.reach.dial().await?;
             if let Some(header) = &how.proxy_header {
@@ -211,6 +264,9 @@ impl Upstream {
         });
         match dialled.await {
             Ok(Ok(io)) => Ok(io),
+            Ok(Err(error)) if error.get_ref().is_some_and(|it| it.is::<Lack>()) => {
+                Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).of(Blame::Here))
+            }
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, error))
             }
@@ -387,7 +443,12 @@ impl Http2 {
 
 impl Failure {
     pub(super) fn new(status: StatusCode, cause: impl ToString) -> Self {
-        Self { status, cause: cause.to_string().into() }
+        Self { status, cause: cause.to_string().into(), blame: Blame::Target }
+    }
+
+    /// The same with something else to blame than the target.
+    pub(super) fn of(self, blame: Blame) -> Self {
+        Self { blame, ..self }
     }
 }
 
