@@ -65,7 +65,6 @@ impl Origin {
             remove_disguised(headers);
         } else {
             remove_forgeable(headers);
-            headers.remove(REQUEST_ID);
         }
         let client = visit.client.ip().to_canonical();
         append(headers, FORWARDED_FOR, &client.to_string());
@@ -77,9 +76,9 @@ impl Origin {
         }
         headers.entry(FORWARDED_PORT).or_insert_with(|| HeaderValue::from(visit.local.port()));
         set(headers, REAL_IP, &self.address.to_string());
-        if !headers.contains_key(REQUEST_ID) {
-            set(headers, REQUEST_ID, &visit.id);
-        }
+        // The front has taken a trusted one's name on, where it could: whatever it took, log, pages and target say the same.
+        remove(headers, |name| is(name, REQUEST_ID.as_str()));
+        set(headers, REQUEST_ID, &visit.id);
     }
 }
 
