@@ -6,6 +6,7 @@
 //! | what failed | the request | what follows |
 //! |---|---|---|
 //! | no connection came about, be it for want of something here | any | another target, until [`MAX_REACHED`] were tried |
+//! | the target takes no WebSocket over HTTP/2, and one is asked for | any | another target, likewise |
 //! | a kept connection turned out to be dead | nothing of it was sent, or it is idempotent; nothing was read of its body | the same target over a fresh connection |
 //! | the target broke off, or spoke no HTTP | the same | another target, once |
 //! | the way to the target is gone (`desertion`), and another can be reached | nothing of it was sent | another target |
@@ -208,6 +209,12 @@ impl Job<'_> {
                     return Err(Missed { failure, step: Step::Reach, again: Some(body) });
                 }
             };
+            if self.wish.as_ref().is_some_and(Wish::is_websocket) && !to.takes_websockets().await {
+                turn.end(Outcome::Abandoned);
+                let words = "it takes no WebSocket over HTTP/2 (RFC 8441): reach it as http://, if it speaks HTTP/1.1 too";
+                let failure = Failure::new(StatusCode::NOT_IMPLEMENTED, words);
+                return Err(Missed { failure, step: Step::Reach, again: Some(body) });
+            }
             let head = match self.template.head(upstream, self.terms.host) {
                 Ok(head) => head,
                 Err(failure) => return Err(Missed { failure, step: Step::Sent, again: None }),
@@ -255,8 +262,13 @@ impl Job<'_> {
         upload: Watch<ServiceBody>,
         answer: Response<Incoming>,
     ) -> Result<Response<ServiceBody>, Missed> {
-        let granted = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let judged = if granted { Ok(()) } else { judge(answer.headers()) };
+        let granted = answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            || self.wish.as_ref().is_some_and(|wish| wish.is_granted_by(&answer));
+        let judged = match &self.wish {
+            _ if granted => Ok(()),
+            Some(wish) if wish.is_belied_by(&answer) => Err("it answered without changing to a WebSocket"),
+            _ => judge(answer.headers()),
+        };
         if let Err(words) = judged {
             turn.end(Outcome::Failed);
             let failure = Failure::new(StatusCode::BAD_GATEWAY, words);

@@ -300,6 +300,7 @@ fn told(fault: &Fault, visit: &Visit, accept: Option<HeaderValue>) -> Response<S
             Side::Service,
             match failure.status {
                 StatusCode::GATEWAY_TIMEOUT => "It did not answer in time.",
+                StatusCode::NOT_IMPLEMENTED => "It takes no WebSockets.",
                 StatusCode::SERVICE_UNAVAILABLE => "Nobody answers for it at the moment.",
                 _ => "It was not reached, or did not give a proper answer.",
             },

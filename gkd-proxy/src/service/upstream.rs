@@ -22,7 +22,7 @@ use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -47,6 +47,12 @@ const READY: Duration = Duration::from_millis(100);
 
 /// How long a request that has no other target waits for a client all of whose tunnels are gone.
 const MAX_AWAY: Duration = Duration::from_secs(10);
+
+/// How long a target of HTTP/2 may take to say its terms, which are the first that it says.
+const TERMS: Duration = Duration::from_secs(1);
+
+/// How long it takes until what it has said is seen.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The most requests at once on a connection of HTTP/2, where the target allows as many.
 const MAX_STREAMS: usize = 100;
@@ -146,11 +152,29 @@ pub(super) struct Http2 {
     _driver: Arc<AbortOnDropHandle<()>>,
     /// One for each request that it serves, and the one that is kept.
     clones: Arc<()>,
-    /// How many streams the target takes at once.
-    limit: Arc<AtomicUsize>,
+    /// What the target takes.
+    terms: Arc<Terms>,
+    opened: Instant,
     /// Takes no more streams: something is wrong with it.
     retired: Arc<AtomicBool>,
     used: Arc<Mutex<Instant>>,
+}
+
+/// What a target of HTTP/2 takes, as far as it has said so.
+pub(super) struct Terms {
+    /// How many streams at once.
+    streams: AtomicUsize,
+    /// Whether they may be another protocol's (RFC 8441).
+    protocols: watch::Sender<bool>,
+    /// Has them looked at anew.
+    look: Notify,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        let streams = AtomicUsize::new(MAX_STREAMS);
+        Self { streams, protocols: watch::Sender::new(false), look: Notify::new() }
+    }
 }
 
 /// A request that no answer came to.
@@ -285,12 +309,13 @@ impl Upstream {
     }
 
     async fn open_http2(&self, how: &Opened) -> Result<Http2, Failure> {
-        let limit = Arc::default();
-        let (sender, driver) = http2_over(self.dial(how).await?, &limit).await?;
+        let terms = Arc::default();
+        let (sender, driver) = http2_over(self.dial(how).await?, &terms).await?;
         Ok(Http2 {
             sender,
             _driver: Arc::new(driver),
-            limit,
+            terms,
+            opened: Instant::now(),
             clones: Arc::default(),
             retired: Arc::default(),
             used: Arc::new(Mutex::new(Instant::now())),
@@ -383,6 +408,22 @@ impl Line {
         }
     }
 
+    /// Whether the target takes WebSockets. One of HTTP/1.1 says so when it is asked.
+    pub(super) async fn takes_websockets(&self) -> bool {
+        let Self::Http2 { connection } = self else { return true };
+        let mut protocols = connection.terms.protocols.subscribe();
+        // Ends: the time for that is over.
+        loop {
+            connection.terms.look.notify_one();
+            if let Ok(Ok(_)) = timeout(LOOK, protocols.wait_for(|protocols| *protocols)).await {
+                return true;
+            }
+            if connection.opened.elapsed() >= TERMS {
+                return false;
+            }
+        }
+    }
+
     /// Sends a request. Dropping the future gives it up, and with HTTP/1.1 the connection.
     pub(super) async fn send(&mut self, request: Request<Up>) -> Result<Response<Incoming>, Unanswered> {
         let answer = match self {
@@ -437,7 +478,7 @@ impl Http2 {
     }
 
     fn has_room(&self) -> bool {
-        self.streams() < self.limit.load(Ordering::Relaxed)
+        self.streams() < self.terms.streams.load(Ordering::Relaxed)
     }
 }
 
@@ -480,10 +521,10 @@ where
     Ok((sender, drive(http.with_upgrades())))
 }
 
-/// HTTP/2 over a stream, and the task that drives it. `limit` is how many streams the target takes, from now on.
+/// HTTP/2 over a stream, and the task that drives it. `terms` are the target's from now on.
 pub(super) async fn http2_over<B>(
     io: BoxIo,
-    limit: &Arc<AtomicUsize>,
+    terms: &Arc<Terms>,
 ) -> Result<(http2::SendRequest<B>, AbortOnDropHandle<()>), hyper::Error>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -497,14 +538,24 @@ where
         .max_header_list_size(MAX_HEAD as u32)
         .handshake(TokioIo::new(io))
         .await?;
-    limit.store(MAX_STREAMS, Ordering::Relaxed);
-    let limit = Arc::clone(limit);
-    let http = poll_fn(move |cx| {
-        let ended = Pin::new(&mut http).poll(cx);
-        // A target that takes none at all would be asked one by one.
-        limit.store(http.current_max_send_streams().clamp(1, MAX_STREAMS), Ordering::Relaxed);
-        ended
-    });
+    let terms = Arc::clone(terms);
+    let http = async move {
+        loop {
+            let looked_at = poll_fn(|cx| {
+                let ended = Pin::new(&mut http).poll(cx);
+                // A target that takes none at all would be asked one by one.
+                terms.streams.store(http.current_max_send_streams().clamp(1, MAX_STREAMS), Ordering::Relaxed);
+                let protocols = http.is_extended_connect_protocol_enabled();
+                terms.protocols.send_if_modified(|known| std::mem::replace(known, protocols) != protocols);
+                ended
+            });
+            tokio::select! {
+                ended = looked_at => return ended,
+                // What reads is another task, of hyper's, which does not tell this one.
+                () = terms.look.notified() => {}
+            }
+        }
+    };
     Ok((sender, drive(http)))
 }
 
