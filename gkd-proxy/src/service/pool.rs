@@ -216,21 +216,21 @@ impl Pool {
             while passage.changed().await.is_ok() {
                 let now = *passage.borrow_and_update();
                 let Some(pool) = pool.upgrade() else { return };
-                pool.is_told(id, now);
+                // Of a session that has ended its targets go.
+                pool.is_told(id, now, passage.has_changed().is_ok());
             }
         })))
     }
 
-    fn is_told(&self, id: TargetId, passage: Passage) {
+    fn is_told(&self, id: TargetId, passage: Passage, may_return: bool) {
         let mut members = self.members();
         members.balancer.set_away(id, passage == Passage::Gone);
         let name = members.targets.get(&id).map(|member| Arc::clone(member.target.name()));
         drop(members);
         match passage {
             Passage::Open => self.changed(),
-            Passage::Doubtful => {}
-            Passage::Gone => {
-                let name = name.unwrap_or_default();
+            Passage::Gone if may_return => {
+                let Some(name) = name else { return };
                 if let Some(more) = self.complaints.note(&format!("{name} is gone")) {
                     tracing::warn!(
                         "{}: no tunnel to the client of the target {name} is up: it is left out until one is{more}",
@@ -238,6 +238,7 @@ impl Pool {
                     );
                 }
             }
+            Passage::Doubtful | Passage::Gone => {}
         }
     }
 
