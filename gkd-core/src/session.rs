@@ -100,6 +100,20 @@ impl SessionHandle {
         self.manager.tunnels_up()
     }
 
+    /// Waits until no tunnel is up, or the session has ended. Cancel safe.
+    pub async fn wait_down(&self) {
+        self.manager.line_is(false).await;
+    }
+
+    /// Waits until a tunnel is up. False when the session has ended: none will be. Cancel safe.
+    pub async fn wait_up(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.manager.line_is(true) => true,
+            () = self.manager.reached(Phase::Ended) => false,
+        }
+    }
+
     /// Figures.
     pub fn stats(&self) -> SessionStats {
         self.manager.with(|state, _| state.session.stats())

@@ -91,6 +91,16 @@ pub trait Opener: Clone + Send + Sync + 'static {
     /// Opens a connection to an [encoded](crate::Destination::encode) destination. Waits while the session has
     /// no tunnel: the caller sets the bound, by dropping the future. Does not wait for the far end's dial.
     fn open(&self, destination: Bytes) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+
+    /// Waits until no tunnel of the session is up, or it has ended. For ever where that is not told.
+    fn down(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Waits until a tunnel of the session is up. False where none will be: it has ended.
+    fn up(&self) -> impl Future<Output = bool> + Send {
+        std::future::ready(true)
+    }
 }
 
 /// A connection as tokio's streams are, for what speaks over one. Shared, so that it can still be asked for

@@ -309,6 +309,7 @@ fn telling(error: DialError) -> u8 {
 impl From<DialCause> for DialFailure {
     fn from(cause: DialCause) -> Self {
         let error = match &cause {
+            DialCause::Name(error) if crate::accept::is_exhaustion(error) => DialError::Busy,
             DialCause::Name(_) => DialError::NotResolved,
             DialCause::Denied(..) | DialCause::Path(_) => DialError::Denied,
             DialCause::NotOffered => DialError::NotOffered,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
 use tokio::io::ReadBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::connection::{Opener, VirtualConnection};
 use crate::reach::ReachError;
@@ -300,21 +300,67 @@ impl Drop for Memory {
 
 /// Opens connections whose far ends the test gets.
 #[derive(Clone)]
-pub struct MemoryOpener(mpsc::UnboundedSender<Memory>);
+pub struct MemoryOpener {
+    far: mpsc::UnboundedSender<Memory>,
+    tunnel: Arc<watch::Sender<Tunnel>>,
+}
+
+/// What connects both ends of a session of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tunnel {
+    Up,
+    Down,
+    /// The session has ended.
+    Ended,
+}
 
 /// An opener, and where the far ends come out.
 pub fn opener() -> (MemoryOpener, mpsc::UnboundedReceiver<Memory>) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    (MemoryOpener(sender), receiver)
+    let (far, receiver) = mpsc::unbounded_channel();
+    (MemoryOpener { far, tunnel: Arc::new(watch::Sender::new(Tunnel::Up)) }, receiver)
+}
+
+impl MemoryOpener {
+    /// Has no tunnel from now on. Connections that there are go on all the same.
+    pub fn cut(&self) {
+        self.tunnel.send_replace(Tunnel::Down);
+    }
+
+    /// Has one again.
+    pub fn mend(&self) {
+        self.tunnel.send_replace(Tunnel::Up);
+    }
+
+    /// Ends the session, as far as whoever opens is concerned.
+    pub fn end(&self) {
+        self.tunnel.send_replace(Tunnel::Ended);
+    }
+
+    /// Waits for what is looked for. The sender lives as long as this does.
+    async fn is(&self, wanted: impl FnMut(&Tunnel) -> bool) -> Tunnel {
+        *self.tunnel.subscribe().wait_for(wanted).await.expect("the sender is here")
+    }
 }
 
 impl Opener for MemoryOpener {
     type Connection = Memory;
 
     async fn open(&self, destination: Bytes) -> io::Result<Memory> {
+        let ended = || io::Error::other("the session has ended");
+        if self.is(|tunnel| *tunnel != Tunnel::Down).await == Tunnel::Ended {
+            return Err(ended());
+        }
         let (near, far) = pair(destination);
-        self.0.send(far).map_err(|_| io::Error::other("the session has ended"))?;
+        self.far.send(far).map_err(|_| ended())?;
         Ok(near)
+    }
+
+    async fn down(&self) {
+        self.is(|tunnel| *tunnel != Tunnel::Up).await;
+    }
+
+    async fn up(&self) -> bool {
+        self.is(|tunnel| *tunnel != Tunnel::Down).await == Tunnel::Up
     }
 }
 
@@ -326,6 +372,12 @@ impl Opener for NoTunnel {
     type Connection = Memory;
 
     async fn open(&self, _destination: Bytes) -> io::Result<Memory> {
+        std::future::pending().await
+    }
+
+    async fn down(&self) {}
+
+    async fn up(&self) -> bool {
         std::future::pending().await
     }
 }

@@ -9,6 +9,7 @@ pub mod announce;
 pub mod balance;
 pub mod certificates;
 pub mod config;
+mod desertion;
 pub mod error_page;
 mod exchange;
 pub mod files;
@@ -17,6 +18,7 @@ pub(crate) mod forwarded;
 pub mod front;
 mod hearing;
 pub mod name;
+mod passage;
 mod pool;
 mod probe;
 pub mod route;
@@ -34,6 +36,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+pub use self::passage::Passage;
 
 /// The most headers of a request or an answer. For as many hyper has room of its own; where it is told of another number it
 /// allocates for each head.
@@ -65,6 +70,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// A stream of bytes to a target, whatever it is.
 pub type BoxIo = Box<dyn Stream>;
 
+/// Why no connection was opened where this end lacks something for it: it says nothing of the target. Within the
+/// [`io::Error`] of [`Reach::dial`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Lack(pub String);
+
 /// The way to one target, which opens connections to it.
 pub trait Reach: Send + Sync + 'static {
     /// Opens a connection. Dropping the future gives it up.
@@ -75,4 +86,9 @@ pub trait Reach: Send + Sync + 'static {
 
     /// What the log and the status call the target.
     fn name(&self) -> &str;
+
+    /// Whether there is a way to the target, as that changes. None where only an attempt tells.
+    fn passage(&self) -> Option<watch::Receiver<Passage>> {
+        None
+    }
 }

@@ -102,4 +102,12 @@ impl Opener for SessionHandle {
         // As above.
         self.open_when_up(destination).await.map_err(io::Error::other)
     }
+
+    async fn down(&self) {
+        self.wait_down().await;
+    }
+
+    async fn up(&self) -> bool {
+        self.wait_up().await
+    }
 }

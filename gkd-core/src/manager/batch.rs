@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::task::Waker;
 
-use super::Phase;
+use super::{Line, Phase};
 
 /// Collected under the lock, carried out behind it.
 pub(super) struct Batch {
@@ -19,6 +19,8 @@ pub(super) struct Batch {
     pub(super) stalled: bool,
     /// The session entered this phase.
     pub(super) phase: Option<Phase>,
+    /// There is a tunnel now, or there is none any more.
+    pub(super) line: Option<Line>,
 }
 
 thread_local! {
@@ -33,7 +35,7 @@ impl Batch {
     pub(super) fn new() -> Self {
         // A thread that is ending has no spare any more.
         let (wakers, replaced) = SPARE.try_with(Cell::take).unwrap_or_default();
-        Self { wakers, replaced, accepted: false, rearm: false, stalled: false, phase: None }
+        Self { wakers, replaced, accepted: false, rearm: false, stalled: false, phase: None, line: None }
     }
 
     /// Takes the wakers: to be dropped or woken outside of every lock.

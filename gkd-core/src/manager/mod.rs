@@ -57,6 +57,15 @@ pub(crate) enum Phase {
     Gone,
 }
 
+/// Whether a session has a tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// How often that has changed. What calls found is told behind the lock, and so in any order: only what is newer counts.
+    turn: u64,
+    /// A tunnel is up.
+    pub(crate) up: bool,
+}
+
 /// What a tunnel's task may do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum May {
@@ -87,6 +96,7 @@ pub(crate) struct TunnelManager {
     /// Wakes the driver.
     timer: Notify,
     phase: watch::Sender<Phase>,
+    line: watch::Sender<Line>,
     /// All tunnels are quiet.
     stalled: Notify,
 }
@@ -122,6 +132,7 @@ impl TunnelManager {
             accepted,
             timer: Notify::new(),
             phase: watch::Sender::new(Phase::Live),
+            line: watch::Sender::default(),
             stalled: Notify::new(),
         });
         manager.runtime.spawn(driver::drive(manager.clone()));
@@ -200,6 +211,15 @@ impl TunnelManager {
         if batch.stalled {
             self.stalled.notify_waiters();
         }
+        if let Some(line) = batch.line {
+            self.line.send_if_modified(|now| {
+                let newer = line.turn > now.turn;
+                if newer {
+                    *now = line;
+                }
+                newer
+            });
+        }
         if let Some(phase) = batch.phase {
             self.phase.send_if_modified(|now| {
                 let forward = phase > *now;
@@ -214,6 +234,13 @@ impl TunnelManager {
         let mut watched = self.phase.subscribe();
         // The sender lives as long as `self`.
         watched.wait_for(|now| *now >= phase).await.ok();
+    }
+
+    /// Waits until a tunnel is up, or none is. One that came and went meanwhile may not have been seen.
+    pub(crate) async fn line_is(&self, up: bool) {
+        let mut watched = self.line.subscribe();
+        // As above.
+        watched.wait_for(|now| now.up == up).await.ok();
     }
 
     /// Waits until nothing comes on any tunnel although answers are due. What was so before counts as little as

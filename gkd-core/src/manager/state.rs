@@ -16,7 +16,7 @@ use gkd_proto::session::{DropReason, Event};
 
 use super::batch::Batch;
 use super::openers::{Opener, Openers};
-use super::{Phase, SessionEnd, Slot, TunnelHandle};
+use super::{Line, Phase, SessionEnd, Slot, TunnelHandle};
 
 /// Connections of one session that wait to be accepted. One above it is answered with
 /// [`DialError::Busy`]: whoever opens that many without being served is better told than kept.
@@ -40,6 +40,8 @@ pub(crate) struct State {
     /// When the driver will wake by itself.
     pub(super) armed: Option<Instant>,
     pub(super) ended: Option<SessionEnd>,
+    /// Whether there was a tunnel when that was last looked at.
+    line: Line,
     /// The other end takes no new connections; its reason.
     draining: Option<u64>,
     /// Tasks that wait until the other end has acknowledged some of what was opened.
@@ -82,6 +84,7 @@ impl State {
             told_refused: false,
             armed: None,
             ended: None,
+            line: Line::default(),
             draining: None,
             openers: Openers::default(),
             woken: Vec::new(),
@@ -173,6 +176,11 @@ impl State {
         // Those who wait for a tunnel are called when one comes up.
         if self.openers.wait_for_room() && self.session.tunnels_up() > 0 {
             self.openers.call(self.session.may_open(), &mut self.woken);
+        }
+        let up = self.session.tunnels_up() > 0 && self.ended.is_none();
+        if up != self.line.up {
+            self.line = Line { turn: self.line.turn + 1, up };
+            batch.line = Some(self.line);
         }
         if self.ended.is_some() && self.tunnels.is_empty() {
             batch.phase = Some(Phase::Gone);

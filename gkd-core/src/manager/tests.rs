@@ -13,7 +13,7 @@ use gkd_proto::budget::Reservation;
 use gkd_proto::error::OpenError;
 use gkd_proto::handshake::{Hello, VERSION, Welcome};
 use gkd_proto::id::{BootId, ConnectionId, PeerId, SessionId, Side, TunnelId};
-use gkd_proto::packet::{Ack, Connect, Connected, Drain, Packet, Ping, Reset, ResetCode};
+use gkd_proto::packet::{Ack, CloseCode, Connect, Connected, Drain, Packet, Ping, Reset, ResetCode};
 use gkd_proto::session::MAX_UNSEEN;
 use gkd_proto::{SessionConfig, Transmit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -202,4 +202,45 @@ async fn connections_that_are_reset_while_they_wait_leave_their_place_at_once() 
     }
     let expected = (most - 1..2 * most - 1).filter(|index| *index != most).chain([2 * most]).map(id);
     assert_eq!(accepted, expected.collect::<Vec<_>>());
+}
+
+/// Whoever waits for the other end goes elsewhere when nothing leads there.
+#[tokio::test]
+async fn it_is_told_whether_a_tunnel_is_up() {
+    let near = manager(Side::Server);
+    let handle = SessionHandle::new(near.clone());
+    within(handle.wait_down()).await;
+    let parameters = SessionConfig::default().parameters();
+    let hello = |index| Hello {
+        version: VERSION,
+        session: near.id,
+        tunnel: TunnelId(index),
+        exists: index > 0,
+        parameters,
+        dead: Vec::new(),
+    };
+    let mut guards = Vec::new();
+    for index in 0..2 {
+        let waiting = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.wait_up().await }
+        });
+        let (_, tunnel) = near.add_accepted(&hello(index), index > 0, None).unwrap();
+        guards.push(near.guard(tunnel));
+        assert!(within(waiting).await.unwrap());
+    }
+    let mut down = Box::pin(handle.wait_down());
+    let mut is_down = || down.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    drop(guards.pop());
+    assert!(!is_down(), "one is left");
+    drop(guards.pop());
+    assert!(is_down());
+
+    let waiting = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.wait_up().await }
+    });
+    handle.close(CloseCode::DONE, "");
+    assert!(!within(waiting).await.unwrap(), "none will be");
+    within(handle.wait_down()).await;
 }

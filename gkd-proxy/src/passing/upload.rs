@@ -123,10 +123,23 @@ impl<B> Watch<B> {
 
     /// The body, where nothing came of it yet: it may go elsewhere. Who still has the [`Upload`] gets no more of it.
     pub(crate) fn take_back(&self) -> Option<B> {
-        let mut course = self.lock();
-        let body = if course.begun { None } else { course.body.take() };
-        drop(course);
+        let body = self.take_untouched();
         self.give_up();
+        body
+    }
+
+    /// The same; but it goes on where something has come of it.
+    pub(crate) fn take_untouched(&self) -> Option<B> {
+        let (body, waker) = {
+            let mut course = self.lock();
+            if course.begun {
+                return None;
+            }
+            (course.body.take(), course.waker.take())
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         body
     }
 

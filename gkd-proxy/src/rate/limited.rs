@@ -87,6 +87,14 @@ impl<O: Opener> Opener for LimitedOpener<O> {
     async fn open(&self, destination: Bytes) -> io::Result<Self::Connection> {
         Ok(Limited::new(self.opener.open(destination).await?, self.rate.clone()))
     }
+
+    async fn down(&self) {
+        self.opener.down().await;
+    }
+
+    async fn up(&self) -> bool {
+        self.opener.up().await
+    }
 }
 
 impl<C: VirtualConnection> VirtualConnection for Limited<C> {

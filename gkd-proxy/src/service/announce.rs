@@ -14,17 +14,18 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::DialError;
-use tokio::time::timeout;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::config::ServiceNames;
 use super::name::ServiceName;
+use super::passage::{Passage, follow, gone};
 use super::{BoxIo, Reach};
 use crate::connection::{Opener, Stream, VirtualConnection};
 use crate::destination::{AnnounceRequest, Destination, Protocol, Registered};
@@ -35,9 +36,6 @@ use crate::udp::ended;
 
 /// The most services that one user announces at a time, as many as ports that it may listen on.
 pub const MAX_SERVICES: usize = crate::listener::MAX_PORTS;
-
-/// How long a request waits for a client all of whose tunnels are gone: one that dials again is back by then.
-const NO_TUNNEL: Duration = Duration::from_secs(2);
 
 /// Who answers the requests that services get.
 pub trait Announcements: Send + Sync + 'static {
@@ -254,11 +252,10 @@ impl Announcer {
         held.next += 1;
         let rate = self.grants.rate(&peer);
         let to = Destination::Registered(Registered { listener: request.listener, index: 0 });
-        let target = SessionReach {
-            opener: LimitedOpener::new(connection.session(), rate),
-            to: to.encode(),
-            name: format!("{user}/{number}"),
-        };
+        let opener = LimitedOpener::new(connection.session(), rate);
+        let (passage, following) = follow(opener.clone());
+        let name = format!("{user}/{number}");
+        let target = SessionReach { opener, to: to.encode(), name, passage, _following: following };
         let announced = self.announcements.announce(Announcement {
             service,
             user,
@@ -358,25 +355,36 @@ struct SessionReach<O> {
     /// What they name.
     to: Bytes,
     name: String,
+    passage: watch::Receiver<Passage>,
+    _following: AbortOnDropHandle<()>,
 }
 
 impl<O: Opener> Reach for SessionReach<O> {
     fn dial(&self) -> BoxFuture<'static, io::Result<BoxIo>> {
-        let (opener, to) = (self.opener.clone(), self.to.clone());
+        let (opener, to, mut passage) = (self.opener.clone(), self.to.clone(), self.passage.clone());
         Box::pin(async move {
-            let Ok(opened) = timeout(NO_TUNNEL, opener.open(to)).await else {
-                let words = "no tunnel to its client is up";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+            let connected = async {
+                let connection = opener.open(to).await?;
+                // Not before, for a request that was begun may not go to another target any more.
+                connection.connected().await.map_err(|error| io::Error::new(kind(&error), error))?;
+                Ok(Box::new(Stream(Arc::new(connection))) as BoxIo)
             };
-            let connection = opened?;
-            // Not before, for a request that was begun may not go to another target any more.
-            connection.connected().await.map_err(|error| io::Error::new(kind(&error), error))?;
-            Ok(Box::new(Stream(Arc::new(connection))) as BoxIo)
+            tokio::select! {
+                biased;
+                connected = connected => connected,
+                () = gone(&mut passage) => {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "no tunnel to its client is up"))
+                }
+            }
         })
     }
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn passage(&self) -> Option<watch::Receiver<Passage>> {
+        Some(self.passage.clone())
     }
 }
 

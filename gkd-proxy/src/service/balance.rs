@@ -11,7 +11,7 @@
 //! | [`Address`](Method::Address) | always the same for a client's address, and for a network of IPv6 (64 bits): rendezvous hashing by weight, so a target that goes moves its own clients and no others |
 //!
 //! Whatever the method, a target that failed too often in a row gets nothing until its time is over, and then by and by
-//! more (`health`). When none is left that is well, the least bad one is tried all the same: an answer may come of
+//! more (`health`). One that there is no way to gets nothing as long as that is so. When none is left that is well, the least bad one is tried all the same: an answer may come of
 //! it, and nothing can otherwise.
 //!
 //! Memory is some hundred bytes for each target, of which there are at most [`MAX_TARGETS`], and for each removed target
@@ -108,6 +108,8 @@ struct Entry {
     weight: u32,
     outstanding: u32,
     health: Health,
+    /// There is no way to it.
+    away: bool,
     /// Of round robin: what it is owed, in shares.
     owed: i64,
     /// Its part of the choice that is being made: its weight as its health leaves it, 0 where it is not in question.
@@ -154,7 +156,7 @@ impl Balancer {
         self.next += 1;
         let weight = weight.clamp(1, MAX_WEIGHT);
         let health = Health::default();
-        self.targets.push(Entry { id, key, weight, outstanding: 0, health, owed: 0, share: 0 });
+        self.targets.push(Entry { id, key, weight, outstanding: 0, health, away: false, owed: 0, share: 0 });
         Some(id)
     }
 
@@ -179,13 +181,13 @@ impl Balancer {
     /// where there is no target at all.
     ///
     /// `tried` are those that the request was sent to already: one of them is picked only where there is no other. Where
-    /// no other is well, a target that is out is picked: one that no probe speaks against, that has failed least
-    /// often in a row and has the fewest outstanding for its weight.
+    /// no other is well, a target that is out is picked: one that there is a way to, that no probe speaks against, that has
+    /// failed least often in a row and has the fewest outstanding for its weight.
     pub fn pick(&mut self, client: IpAddr, tried: &[TargetId], now: Instant) -> Option<Picked> {
         let is_new = |entry: &Entry| !tried.contains(&entry.id);
         let any = !self.targets.iter().any(is_new);
         for entry in &mut self.targets {
-            let share = entry.health.share(entry.weight, now);
+            let share = entry.share_at(now);
             entry.share = if any || is_new(entry) { share } else { 0 };
         }
         let index = if self.targets.iter().all(|entry| entry.share == 0) {
@@ -234,13 +236,20 @@ impl Balancer {
         }
     }
 
+    /// There is no way to a target, or is one again. Other than one that failed it is back at once: it did nothing wrong.
+    pub fn set_away(&mut self, target: TargetId, away: bool) {
+        if let Some(entry) = self.entry(target) {
+            entry.away = away;
+        }
+    }
+
     /// What is known of a target; nothing of one that is removed and whose requests have all ended.
     pub fn state(&self, target: TargetId, now: Instant) -> Option<TargetState> {
         if let Some(outstanding) = self.draining.get(&target) {
             return Some(TargetState { healthy: false, share: 0.0, outstanding: *outstanding, failures: 0 });
         }
         let entry = self.targets.iter().find(|entry| entry.id == target)?;
-        let share = entry.health.share(entry.weight, now);
+        let share = entry.share_at(now);
         Some(TargetState {
             healthy: share > 0,
             share: share as f64 / health::whole(entry.weight) as f64,
@@ -266,6 +275,13 @@ impl Balancer {
     fn draw(&mut self) -> u64 {
         self.random = mix(self.random);
         self.random
+    }
+}
+
+impl Entry {
+    /// What it weighs in a choice.
+    fn share_at(&self, now: Instant) -> u64 {
+        if self.away { 0 } else { self.health.share(self.weight, now) }
     }
 }
 

@@ -55,7 +55,7 @@ enum Form {
 }
 
 /// An answer with this status. `words` is a sentence that says what happened and names nothing of the inside; `asked` are the
-/// headers of the request.
+/// headers of the request, and `id` is empty where it has no name.
 pub fn page(
     status: StatusCode,
     side: Side,
@@ -69,7 +69,8 @@ pub fn page(
         Form::Json => ("application/json", json(status, side, words, id)),
         Form::Text => {
             let title = title(status);
-            let text = format!("{title}\n{words} {}\nRequest {id}\n", side.sentence());
+            let request = if id.is_empty() { String::new() } else { format!("Request {id}\n") };
+            let text = format!("{title}\n{words} {}\n{request}", side.sentence());
             ("text/plain; charset=utf-8", text)
         }
     };
@@ -80,7 +81,9 @@ pub fn page(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // An id is printable: see `front::id`.
-    if let Ok(id) = HeaderValue::from_str(id) {
+    if let Ok(id) = HeaderValue::from_str(id)
+        && !id.is_empty()
+    {
         headers.insert(REQUEST_ID, id);
     }
     response
@@ -115,12 +118,15 @@ fn title(status: StatusCode) -> String {
 
 fn html(status: StatusCode, side: Side, words: &str, id: &str) -> String {
     let title = title(status);
+    let request = match id {
+        "" => String::new(),
+        id => format!("\n<p>Request <code>{}</code></p>", escaped(id)),
+    };
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
-         <body><h1>{title}</h1>\n<p>{} {}</p>\n<p>Request <code>{}</code></p></body></html>\n",
+         <body><h1>{title}</h1>\n<p>{} {}</p>{request}</body></html>\n",
         escaped(words),
         side.sentence(),
-        escaped(id),
     )
 }
 
@@ -130,6 +136,7 @@ fn json(status: StatusCode, side: Side, words: &str, id: &str) -> String {
         status: u16,
         side: &'static str,
         error: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
         request: &'a str,
     }
     let page = Page { status: status.as_u16(), side: side.name(), error: words, request: id };
@@ -185,6 +192,17 @@ mod tests {
             assert!(text.contains("It broke off.") && text.contains("abc") && text.contains("502"), "{text}");
             assert!(text.contains("service"), "{text}");
             assert!(!text.contains("gkd") && !text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_name_is_not_named() {
+        for accept in ["text/html", "application/json", "text/plain"] {
+            let page = page(StatusCode::NOT_FOUND, Side::Request, "None.", "", &accepting(accept));
+            assert!(!page.headers().contains_key(REQUEST_ID));
+            let text = page.into_body().collect().await.unwrap().to_bytes();
+            assert!(!String::from_utf8_lossy(&text).contains("Request <"), "{text:?}");
+            assert!(!String::from_utf8_lossy(&text).contains("\"request\":"), "{text:?}");
         }
     }
 

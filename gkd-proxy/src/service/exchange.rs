@@ -5,14 +5,19 @@
 //!
 //! | what failed | the request | what follows |
 //! |---|---|---|
-//! | no connection came about | any | another target, until [`MAX_REACHED`] were tried |
+//! | no connection came about, be it for want of something here | any | another target, until [`MAX_REACHED`] were tried |
+//! | the target takes no WebSocket over HTTP/2, and one is asked for | any | another target, likewise |
 //! | a kept connection turned out to be dead | nothing of it was sent, or it is idempotent; nothing was read of its body | the same target over a fresh connection |
 //! | the target broke off, or spoke no HTTP | the same | another target, once |
+//! | the way to the target is gone (`desertion`), and another can be reached | nothing of it was sent | another target |
+//! | | it is idempotent, nothing was read of its body, and it was not sent again before | another target |
+//! | | any other | it waits: a client that comes back within its session's time has lost nothing |
 //! | the target fell silent | any | the client is told: it has waited long enough |
 //! | the answer had begun | any | the client's connection or stream breaks off |
 //!
 //! A short answer to a request that may be repeated has begun when it is all there ([`SHORT`]), so that a target which is
-//! killed between head and body costs nobody a request.
+//! killed between head and body costs nobody a request. Where no other target can be reached, requests stay at one that there
+//! is no way to, and new ones wait for it a little.
 //!
 //! Of what a target says ahead of its answer only 100 gets to the client: hyper's server writes no other status of 1xx, so
 //! that 103 is lost. A target of HTTP/2 is not asked whether it wants a body, for hyper does not tell what it says to that.
@@ -31,14 +36,15 @@ use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::balance::Outcome;
+use super::balance::{Outcome, TargetId};
 use super::config::{FrontLimits, HostRewrite};
+use super::desertion::{Desertion, deserted};
 use super::forwarded::Origin;
 use super::pool::{Pool, Turn};
 use super::target::{Target, Way};
 use super::template::Template;
 use super::upgrade::Wish;
-use super::upstream::{Failure, Line, Opened, Up, Upstream};
+use super::upstream::{Blame, Failure, Line, Opened, Up, Upstream};
 use super::{ServiceBody, Visit};
 use crate::http_proxy::headers::remove_hop_by_hop;
 use crate::passing::{Download, Exchange, Patience, Upload, Watch, expecting};
@@ -113,14 +119,13 @@ pub(super) async fn exchange(
         Err(status) => return refused(status),
     };
     let bodiless = body.is_end_stream();
-    let mut job = Job { terms, visit, template, wish, bodiless };
-    let (mut tried, mut last, mut repeated) = (Vec::new(), None, false);
-    let mut failure = None;
+    let mut job = Job { terms, visit, template, wish, bodiless, tried: Vec::new(), repeated: false };
+    let (mut last, mut failure) = (None, None);
     // Ends: each turn tries another target, and not more than so many.
-    while tried.len() < MAX_REACHED
-        && let Some(turn) = terms.pool.choose(origin.address, &tried)
+    while job.tried.len() < MAX_REACHED
+        && let Some(turn) = terms.pool.choose(origin.address, &job.tried)
     {
-        tried.push(turn.id());
+        job.tried.push(turn.id());
         let target = Arc::clone(turn.target());
         target.count_request();
         let missed = match job.answered_by(turn, body).await {
@@ -133,7 +138,7 @@ pub(super) async fn exchange(
         terms.pool.complain(&target, &missed.failure);
         failure = Some(missed.failure);
         last = Some(target);
-        let once_more = missed.step == Step::Reach || !std::mem::replace(&mut repeated, true);
+        let once_more = missed.step == Step::Reach || !std::mem::replace(&mut job.repeated, true);
         match missed.again {
             Some(again) if once_more => body = again,
             _ => break,
@@ -152,6 +157,10 @@ struct Job<'a> {
     wish: Option<Wish>,
     /// It has no body.
     bodiless: bool,
+    /// The targets that it was given to.
+    tried: Vec<TargetId>,
+    /// It was sent again.
+    repeated: bool,
 }
 
 impl Job<'_> {
@@ -179,33 +188,56 @@ impl Job<'_> {
         mut turn: Turn,
         mut body: ServiceBody,
     ) -> Result<Response<ServiceBody>, Missed> {
-        let how = self.opened();
-        let mut line = upstream.line(&how).await;
+        let (how, desertion) = (self.opened(), turn.desertion(&self.tried));
+        let mut line = match &desertion {
+            // Over a kept connection it would be sent all the same.
+            Some(desertion) if desertion.has_happened().await => Err(deserted()),
+            desertion => tokio::select! {
+                biased;
+                line = upstream.line(&how) => line,
+                () = happens(desertion.as_ref()) => Err(deserted()),
+            },
+        };
         let mut fresh = false;
         loop {
             let mut to = match line {
                 Ok(line) => line,
                 Err(failure) => {
-                    turn.end(Outcome::Failed);
+                    match failure.blame {
+                        Blame::Target => turn.end(Outcome::Failed),
+                        Blame::Passage | Blame::Here => turn.excuse(),
+                    }
                     return Err(Missed { failure, step: Step::Reach, again: Some(body) });
                 }
             };
+            if self.wish.as_ref().is_some_and(Wish::is_websocket) && !to.takes_websockets().await {
+                turn.end(Outcome::Abandoned);
+                let words = "it takes no WebSocket over HTTP/2 (RFC 8441): reach it as http://, if it speaks HTTP/1.1 too";
+                let failure = Failure::new(StatusCode::NOT_IMPLEMENTED, words);
+                return Err(Missed { failure, step: Step::Reach, again: Some(body) });
+            }
             let head = match self.template.head(upstream, self.terms.host) {
                 Ok(head) => head,
                 Err(failure) => return Err(Missed { failure, step: Step::Sent, again: None }),
             };
             let upload = Upload::new(body);
             let watch = upload.watch();
-            let lost = match head_of_answer(&mut to, expecting(head, upload), &watch, self.silence()).await {
+            let leaves = happens(desertion.as_ref().filter(|_| self.may_leave()));
+            let request = expecting(head, upload);
+            let lost = match head_of_answer(&mut to, request, &watch, self.silence(), leaves).await {
                 Ok(answer) => return self.passed_on(turn, to, watch, answer).await,
                 Err(lost) => lost,
             };
+            if let Repeat::Elsewhere(body) = lost.repeat {
+                turn.excuse();
+                return Err(Missed { failure: lost.failure, step: Step::Sent, again: Some(body) });
+            }
             if watch.is_broken() {
                 let failure = Failure::new(StatusCode::BAD_REQUEST, "its sender broke off");
                 return Err(Missed { failure, step: Step::Abandoned, again: None });
             }
             let again = match lost.repeat {
-                Repeat::Never => None,
+                Repeat::Never | Repeat::Elsewhere(_) => None,
                 Repeat::Unsent => watch.take_back(),
                 Repeat::IfIdempotent => watch.take_back().filter(|_| self.template.is_idempotent()),
             };
@@ -231,8 +263,13 @@ impl Job<'_> {
         upload: Watch<ServiceBody>,
         answer: Response<Incoming>,
     ) -> Result<Response<ServiceBody>, Missed> {
-        let granted = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let judged = if granted { Ok(()) } else { judge(answer.headers()) };
+        let granted = answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            || self.wish.as_ref().is_some_and(|wish| wish.is_granted_by(&answer));
+        let judged = match &self.wish {
+            _ if granted => Ok(()),
+            Some(wish) if wish.is_belied_by(&answer) => Err("it answered without changing to a WebSocket"),
+            _ => judge(answer.headers()),
+        };
         if let Err(words) = judged {
             turn.end(Outcome::Failed);
             let failure = Failure::new(StatusCode::BAD_GATEWAY, words);
@@ -249,10 +286,19 @@ impl Job<'_> {
         let unable = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
         let well = !unable.contains(&head.status);
         let short = body.size_hint().exact().is_some_and(|length| (1..=SHORT).contains(&length));
+        let desertion = turn.desertion(&self.tried).filter(|_| self.may_leave());
+        let target = Arc::clone(turn.target());
         let serving = Serving { turn, line: Some(line), upload, well };
         let down = Download::new(body, Some(Patience::new(self.silence())), serving);
         let body = match short && self.bodiless && self.template.is_idempotent() {
-            true => whole(down).await?,
+            true => tokio::select! {
+                biased;
+                whole = whole(down) => whole?,
+                () = happens(desertion.as_ref()) => {
+                    target.count_failure();
+                    return Err(Missed { failure: deserted(), step: Step::Sent, again: Some(nothing()) });
+                }
+            },
             false => down.boxed_unsync(),
         };
         Ok(Response::from_parts(head, body))
@@ -282,6 +328,11 @@ impl Job<'_> {
         }
     }
 
+    /// Whether it may go to another target although it was sent, as far as its head says.
+    fn may_leave(&self) -> bool {
+        self.template.is_idempotent() && !self.repeated
+    }
+
     fn opened(&self) -> Opened {
         let proxy_header =
             self.terms.send_proxy.then(|| proxy_header::encode(self.visit.client, self.visit.local));
@@ -308,17 +359,30 @@ enum Repeat {
     IfIdempotent,
     /// Its client has waited long enough.
     Never,
+    /// It is to be sent to another target, with this body, of which nothing was read.
+    Elsewhere(ServiceBody),
 }
 
-/// Sends a request, and waits for the head of the answer while the body goes up.
+/// Ready when a request is to go to another target; never where nothing tells it to.
+async fn happens(desertion: Option<&Desertion>) {
+    match desertion {
+        Some(desertion) => desertion.happens().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends a request, and waits for the head of the answer while the body goes up. When it `leaves` and nothing was read of the
+/// body, that is taken back.
 async fn head_of_answer(
     line: &mut Line,
     request: Request<Up>,
     watch: &Watch<ServiceBody>,
     silence: Duration,
+    leaves: impl Future<Output = ()>,
 ) -> Result<Response<Incoming>, Lost> {
     {
         let mut answer = std::pin::pin!(line.send(request));
+        let (mut leaves, mut stays) = (std::pin::pin!(leaves), false);
         loop {
             tokio::select! {
                 biased;
@@ -326,6 +390,10 @@ async fn head_of_answer(
                     failure: unanswered.error.into(),
                     repeat: if unanswered.unsent { Repeat::Unsent } else { Repeat::IfIdempotent },
                 }),
+                () = &mut leaves, if !stays => match watch.take_untouched() {
+                    Some(body) => return Err(Lost { failure: deserted(), repeat: Repeat::Elsewhere(body) }),
+                    None => stays = true,
+                },
                 () = sleep_until(watch.moved() + silence) => {
                     if watch.moved() + silence <= Instant::now() {
                         break;

@@ -43,12 +43,12 @@ use hyper_util::rt::TokioIo;
 use tower_http::services::ServeDir;
 use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
 
+use super::error_page::{self, REQUEST_ID, Side};
 use super::target::Content;
 use super::{ServiceBody, Visit};
 use crate::connection::VirtualConnection;
 use crate::inside::{Inside, is_absence};
 use crate::relay::{End, Relayed};
-use crate::site::page;
 use crate::ws::side::Virtual;
 
 /// What may be done with files.
@@ -102,27 +102,28 @@ impl Files {
     /// Answers a request. Its body, if it has one, is nothing to a file.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<ServiceBody> {
         let (head, _) = request.into_parts();
+        let page = Page::of(&head.headers);
         match head.method {
-            Method::GET => self.get(head).await,
+            Method::GET => self.get(head, &page).await,
             // The file is opened all the same, so that both are told the same of it.
-            Method::HEAD => self.get(head).await.map(|_| nothing()),
+            Method::HEAD => self.get(head, &page).await.map(|_| nothing()),
             Method::OPTIONS => allow(empty(StatusCode::NO_CONTENT)),
-            _ => allow(told(StatusCode::METHOD_NOT_ALLOWED)),
+            _ => allow(page.told(StatusCode::METHOD_NOT_ALLOWED)),
         }
     }
 
-    async fn get(&self, head: Parts) -> Response<ServiceBody> {
-        let Some(asked) = Asked::of(head) else { return told(StatusCode::NOT_FOUND) };
+    async fn get(&self, head: Parts, page: &Page) -> Response<ServiceBody> {
+        let Some(asked) = Asked::of(head) else { return page.told(StatusCode::NOT_FOUND) };
         match self.find(&asked).await {
-            Ok(found) => finished(found, SystemTime::now()),
-            Err(error) if is_absence(&error) => told(StatusCode::NOT_FOUND),
+            Ok(found) => finished(found, SystemTime::now(), page),
+            Err(error) if is_absence(&error) => page.told(StatusCode::NOT_FOUND),
             Err(error) => {
                 let cause = error.to_string();
                 if let Some(more) = self.complaints.note(&cause) {
                     let root = self.root().display();
                     tracing::warn!("a file of {root} cannot be read: {}{more}", cause.escape_debug());
                 }
-                told(StatusCode::INTERNAL_SERVER_ERROR)
+                page.told(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
     }
@@ -288,7 +289,7 @@ fn last_modified(found: &HeaderMap) -> Option<SystemTime> {
 }
 
 /// What `ServeDir` found, as it is sent.
-fn finished(found: Found, now: SystemTime) -> Response<ServiceBody> {
+fn finished(found: Found, now: SystemTime, page: &Page) -> Response<ServiceBody> {
     let status = found.status();
     let (mut head, body) = found.into_parts();
     match status {
@@ -296,12 +297,12 @@ fn finished(found: Found, now: SystemTime) -> Response<ServiceBody> {
         // A redirect, and errors; those have words.
         _ if status.is_redirection() => return Response::from_parts(head, nothing()),
         StatusCode::RANGE_NOT_SATISFIABLE => {
-            let mut response = told(status);
+            let mut response = page.told(status);
             let range = head.headers.remove(header::CONTENT_RANGE);
             response.headers_mut().extend(range.map(|range| (header::CONTENT_RANGE, range)));
             return response;
         }
-        _ => return told(status),
+        _ => return page.told(status),
     }
     if has_just_changed(&head.headers, now) {
         weaken(&mut head.headers);
@@ -337,9 +338,36 @@ fn empty(status: StatusCode) -> Response<ServiceBody> {
     response
 }
 
-/// An answer that says nothing but its status.
-fn told(status: StatusCode) -> Response<ServiceBody> {
-    page(status).map(BodyExt::boxed_unsync)
+/// What the page for a request needs to know of it, where no file is sent.
+struct Page {
+    /// Its name, which the front gave it. It comes over the session as well.
+    id: String,
+    accept: HeaderMap,
+}
+
+impl Page {
+    fn of(headers: &HeaderMap) -> Self {
+        let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+        let accept = headers.get_all(header::ACCEPT).iter().map(|value| (header::ACCEPT, value.clone()));
+        Self { id, accept: accept.collect() }
+    }
+
+    fn told(&self, status: StatusCode) -> Response<ServiceBody> {
+        let (side, words) = match status {
+            StatusCode::NOT_FOUND => (Side::Request, "There is no file by this name."),
+            StatusCode::METHOD_NOT_ALLOWED => (Side::Request, "Files are read here, and nothing else."),
+            StatusCode::RANGE_NOT_SATISFIABLE => (Side::Request, "The file has no such part."),
+            StatusCode::PRECONDITION_FAILED => (Side::Request, "The file is not as the request supposes."),
+            status if status.is_client_error() => (Side::Request, "The request is not in the form of one."),
+            _ => (Side::Service, "The file cannot be read at the moment."),
+        };
+        let mut response = error_page::page(status, side, words, &self.id, &self.accept);
+        // So that a HEAD, which is answered without it, is told the same.
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        response
+    }
 }
 
 fn allow(mut response: Response<ServiceBody>) -> Response<ServiceBody> {

@@ -67,7 +67,6 @@ impl Origin {
             remove_disguised(headers);
         } else {
             remove_forgeable(headers);
-            headers.remove(REQUEST_ID);
         }
         // Once for all, for a map grows by little. Where that is too much, it grows as far as it can.
         headers.try_reserve(ADDED).ok();
@@ -83,9 +82,9 @@ impl Origin {
         }
         headers.entry(FORWARDED_PORT).or_insert_with(|| HeaderValue::from(visit.local.port()));
         set(headers, REAL_IP, HeaderValue::try_from(farthest));
-        if !headers.contains_key(REQUEST_ID) {
-            set(headers, REQUEST_ID, HeaderValue::from_str(&visit.id));
-        }
+        // The front has taken a trusted one's name on, where it could: whatever it took, log, pages and target say the same.
+        remove(headers, |name| is(name, REQUEST_ID.as_str()));
+        set(headers, REQUEST_ID, HeaderValue::from_str(&visit.id));
     }
 }
 

@@ -84,7 +84,7 @@ const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 /// What answers the requests of a front.
 pub trait Answer: Send + Sync + 'static {
-    /// Answers one. Dropping the future gives it up.
+    /// Answers one. Dropping the future gives it up. A panic costs the request, which is answered with 500.
     fn answer(self: Arc<Self>, request: Request<ServiceBody>, visit: Visit) -> BoxFuture<'static, Answered>;
 
     /// Whether a CONNECT of HTTP/2 that names a protocol (RFC 8441) is understood: without it a browser makes an HTTP/1.1

@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use gkd_core::seldom::Seldom;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::balance::{Balancer, Outcome, Picked, TargetId, TargetState};
 use super::config::{HealthCheck, ServiceConfig};
+use super::desertion::Desertion;
+use super::passage::Passage;
 use super::probe::{Probe, random};
 use super::target::Target;
 use super::upstream::Failure;
@@ -27,6 +30,8 @@ pub(super) struct Pool {
     members: Mutex<Members>,
     /// Targets and clients cause these lines.
     complaints: Seldom,
+    /// Counts whatever may give a request another target: one that is new, or back.
+    changes: watch::Sender<u64>,
 }
 
 struct Members {
@@ -40,6 +45,8 @@ struct Member {
     target: Arc<Target>,
     weight: u32,
     _probe: Option<AbortOnDropHandle<()>>,
+    /// Tells whether there is a way to it.
+    _passage: Option<AbortOnDropHandle<()>>,
 }
 
 /// How targets are asked whether they are well.
@@ -72,7 +79,8 @@ impl Pool {
         reconfigure(&mut balancer, config);
         let members = Members { balancer, checks: Checks::of(config), targets: HashMap::new() };
         let service = config.name.as_str().into();
-        Arc::new(Self { service, members: Mutex::new(members), complaints: Seldom::default() })
+        let (complaints, changes) = (Seldom::default(), watch::Sender::default());
+        Arc::new(Self { service, members: Mutex::new(members), complaints, changes })
     }
 
     /// Chooses and checks otherwise from now on. What is known of the targets stays.
@@ -95,8 +103,11 @@ impl Pool {
         let mut key = DefaultHasher::new();
         (target.name(), target.user()).hash(&mut key);
         let id = members.balancer.add_as(key.finish(), weight)?;
-        let probe = self.probe(id, &target, &members.checks);
-        members.targets.insert(id, Member { target, weight, _probe: probe });
+        let (probe, passage) = (self.probe(id, &target, &members.checks), self.follow(id, &target));
+        members.balancer.set_away(id, target.is_gone());
+        members.targets.insert(id, Member { target, weight, _probe: probe, _passage: passage });
+        drop(members);
+        self.changed();
         Some(id)
     }
 
@@ -152,6 +163,24 @@ impl Pool {
         }
     }
 
+    /// Whether a target takes requests that is none of those that were tried.
+    pub(super) fn has_another(&self, tried: &[TargetId]) -> bool {
+        let members = self.members();
+        let now = Instant::now();
+        let is_well = |id| members.balancer.state(id, now).is_some_and(|state| state.healthy);
+        let mut others = members.targets.iter().filter(|(id, _)| !tried.contains(id));
+        others.any(|(id, member)| member.target.is_open() && is_well(*id))
+    }
+
+    /// Changes with whatever may give a request another target.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
     /// Logs why a target gave no answer, once a minute for each.
     pub(super) fn complain(&self, target: &Target, failure: &Failure) {
         if let Some(more) = self.complaints.note(target.name()) {
@@ -178,6 +207,39 @@ impl Pool {
         let pool = Arc::downgrade(self);
         let probe = Probe::new(health, upstream, checks.send_proxy);
         Some(probe.start(move |well| pool.upgrade().is_some_and(|pool| pool.probed(id, well))))
+    }
+
+    /// Leaves a target out while there is no way to it, where that is told.
+    fn follow(self: &Arc<Self>, id: TargetId, target: &Target) -> Option<AbortOnDropHandle<()>> {
+        let (mut passage, pool) = (target.passage()?, Arc::downgrade(self));
+        Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            while passage.changed().await.is_ok() {
+                let now = *passage.borrow_and_update();
+                let Some(pool) = pool.upgrade() else { return };
+                // Of a session that has ended its targets go.
+                pool.is_told(id, now, passage.has_changed().is_ok());
+            }
+        })))
+    }
+
+    fn is_told(&self, id: TargetId, passage: Passage, may_return: bool) {
+        let mut members = self.members();
+        members.balancer.set_away(id, passage == Passage::Gone);
+        let name = members.targets.get(&id).map(|member| Arc::clone(member.target.name()));
+        drop(members);
+        match passage {
+            Passage::Open => self.changed(),
+            Passage::Gone if may_return => {
+                let Some(name) = name else { return };
+                if let Some(more) = self.complaints.note(&format!("{name} is gone")) {
+                    tracing::warn!(
+                        "{}: no tunnel to the client of the target {name} is up: it is left out until one is{more}",
+                        self.service
+                    );
+                }
+            }
+            Passage::Doubtful | Passage::Gone => {}
+        }
     }
 
     /// Tells what a check found. Whether the target is still there.
@@ -211,6 +273,7 @@ impl Pool {
                 if let Some(more) = self.complaints.note(&format!("{name} is back")) {
                     tracing::info!("{}: the target {name} is back{more}", self.service);
                 }
+                self.changed();
             }
             _ => {}
         }
@@ -239,6 +302,17 @@ impl Turn {
 
     pub(super) fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// What tells the request to go to another target than those that were tried; nothing does where the way is not known.
+    pub(super) fn desertion(&self, tried: &[TargetId]) -> Option<Desertion> {
+        Some(Desertion::new(&self.pool, self.target.passage()?, tried))
+    }
+
+    /// It came to nothing for which the target is not to blame.
+    pub(super) fn excuse(&mut self) {
+        self.target.count_failure();
+        self.end(Outcome::Abandoned);
     }
 
     /// It did what it should, or did not. Only the first call counts.

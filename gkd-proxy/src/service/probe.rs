@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::config::HealthCheck;
-use super::upstream::{Failure, Opened, Protocol, Upstream, http1_over, http2_over};
+use super::upstream::{Blame, Failure, Opened, Protocol, Upstream, http1_over, http2_over};
 use crate::proxy_header;
 
 /// The host that is asked for where the target's own name is not known.
@@ -42,6 +42,10 @@ impl Probe {
             let mut was_well = true;
             loop {
                 let found = self.ask().await;
+                if found.as_ref().is_err_and(|failure| self.says_nothing(failure)) {
+                    sleep(self.pause()).await;
+                    continue;
+                }
                 if let Err(failure) = &found
                     && was_well
                 {
@@ -55,9 +59,18 @@ impl Probe {
                 if !tell(was_well) {
                     return;
                 }
-                sleep(self.health.interval.mul_f32(0.9 + chance() / 5.0)).await;
+                sleep(self.pause()).await;
             }
         }))
+    }
+
+    /// Whether a failure says nothing of the target: there was no way to it, or something was wanting here.
+    fn says_nothing(&self, failure: &Failure) -> bool {
+        failure.blame != Blame::Target || !self.upstream.is_open()
+    }
+
+    fn pause(&self) -> Duration {
+        self.health.interval.mul_f32(0.9 + chance() / 5.0)
     }
 
     /// Asks once, within the time that a check may take.

@@ -32,7 +32,7 @@ use super::front::{Answer, Answered};
 pub use super::target::Content;
 use super::target::{Target, Way};
 pub use super::upstream::Protocol;
-use super::upstream::Upstream;
+use super::upstream::{Blame, Upstream};
 use super::{Reach, ServiceBody, Visit};
 
 /// How often kept connections are looked at.
@@ -292,11 +292,15 @@ fn told(fault: &Fault, visit: &Visit, accept: Option<HeaderValue>) -> Response<S
         Fault::Service(failure) if failure.status == StatusCode::INTERNAL_SERVER_ERROR => {
             (failure.status, Side::Server, "The request could not be passed on.")
         }
+        Fault::Service(failure) if failure.blame == Blame::Here => {
+            (failure.status, Side::Server, "It has no room for a further connection at the moment.")
+        }
         Fault::Service(failure) => (
             failure.status,
             Side::Service,
             match failure.status {
                 StatusCode::GATEWAY_TIMEOUT => "It did not answer in time.",
+                StatusCode::NOT_IMPLEMENTED => "It takes no WebSockets.",
                 StatusCode::SERVICE_UNAVAILABLE => "Nobody answers for it at the moment.",
                 _ => "It was not reached, or did not give a proper answer.",
             },

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use hyper::{Request, Response};
+use tokio::sync::watch;
 
+use super::passage::Passage;
 use super::upstream::Upstream;
 use super::{ServiceBody, Visit};
 
@@ -69,6 +71,21 @@ impl Target {
             Way::Upstream(upstream) => Some(upstream),
             Way::Content(_) => None,
         }
+    }
+
+    /// Whether there is a way to it, where that is told.
+    pub(super) fn passage(&self) -> Option<watch::Receiver<Passage>> {
+        self.upstream()?.passage()
+    }
+
+    /// Whether there has been no way to it for too long.
+    pub(super) fn is_gone(&self) -> bool {
+        self.passage().is_some_and(|passage| *passage.borrow() == Passage::Gone)
+    }
+
+    /// Whether there is a way to it, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.passage().is_none_or(|passage| *passage.borrow() == Passage::Open)
     }
 
     /// Requests that were given to it, and failures.

@@ -9,7 +9,7 @@ use hyper::{Method, Request, StatusCode, Uri, Version};
 
 use super::config::HostRewrite;
 use super::forwarded::{Origin, host_of};
-use super::upgrade::Wish;
+use super::upgrade::{Wish, connecting};
 use super::upstream::{Failure, Protocol, Upstream};
 use super::{ServiceBody, Visit};
 use crate::http_proxy::headers::remove_hop_by_hop;
@@ -25,6 +25,8 @@ pub(super) struct Template {
     host: Option<HeaderValue>,
     /// Its sender takes fields behind a body.
     trailers: bool,
+    /// It asks for a WebSocket.
+    websocket: bool,
     /// It has a body whose length nobody knows yet.
     chunked: bool,
 }
@@ -51,7 +53,8 @@ impl Template {
         if let Some(wish) = wish {
             wish.ask(&mut method, &mut headers);
         }
-        Ok(Self { method, path, headers, host, trailers, chunked })
+        let websocket = wish.is_some_and(Wish::is_websocket);
+        Ok(Self { method, path, headers, host, trailers, websocket, chunked })
     }
 
     /// Whether it may be sent twice without more coming of it than of once (RFC 9110, section 9.2.2).
@@ -110,6 +113,9 @@ impl Template {
         head.uri = Uri::from_parts(uri)?;
         // An upgrade, which there is none to over HTTP/2.
         remove_hop_by_hop(&mut head.headers);
+        if self.websocket {
+            connecting(head);
+        }
         // hyper does not tell of the answer to it over HTTP/2, so it is ours: the body is read when it is wanted.
         head.headers.remove(header::EXPECT);
         if self.trailers {

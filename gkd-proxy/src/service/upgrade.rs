@@ -2,7 +2,8 @@
 //! once the target has agreed.
 //!
 //! A client asks by `Upgrade` in HTTP/1.1 (RFC 9110, section 7.8), or by a CONNECT that names the protocol in HTTP/2 (RFC
-//! 8441). A target is asked in HTTP/1.1. HTTP itself is no such protocol: a client that could change to another HTTP with
+//! 8441). A target is asked in the way of the HTTP that it speaks; one of HTTP/2 for a WebSocket alone, and where it says that
+//! it takes that. HTTP itself is no such protocol: a client that could change to another HTTP with
 //! the target would be past all that is judged here.
 
 use std::io;
@@ -14,6 +15,7 @@ use gkd_core::carrier::ws::{accept_of, new_key};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -24,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 use super::ServiceBody;
 use super::upstream::{Failure, Line};
 use crate::http_proxy::headers::remove_hop_by_hop;
-use crate::ws::upgrade::{VERSION, names, words};
+use crate::ws::upgrade::{VERSION, names, the_only, words};
+
+/// The one protocol that is known here.
+const WEBSOCKET: &str = "websocket";
 
 /// What is read at once of what passes.
 const BUFFER: usize = 16 * 1024;
@@ -39,8 +44,8 @@ pub(super) struct Wish {
 }
 
 enum Form {
-    /// `Upgrade` with these protocols.
-    Upgrade(HeaderValue),
+    /// `Upgrade` with these protocols; with the client's key, where a WebSocket is one of them.
+    Upgrade { protocols: HeaderValue, key: Option<String> },
     /// A CONNECT for a WebSocket, which HTTP/1.1 has a key for.
     Connect { key: String },
 }
@@ -50,7 +55,7 @@ impl Wish {
     pub(super) fn of(request: &mut Request<ServiceBody>) -> Result<Option<Self>, StatusCode> {
         if request.method() == Method::CONNECT {
             return match request.extensions_mut().remove::<Protocol>() {
-                Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
+                Some(protocol) if protocol.as_str().eq_ignore_ascii_case(WEBSOCKET) => {
                     let form = Form::Connect { key: new_key() };
                     Ok(Some(Self { form, client: hyper::upgrade::on(request) }))
                 }
@@ -67,18 +72,41 @@ impl Wish {
         if !asks || protocols.is_empty() {
             return Ok(None);
         }
+        let websocket = protocols.iter().any(|it| it.eq_ignore_ascii_case(WEBSOCKET));
+        let key = the_only(headers, header::SEC_WEBSOCKET_KEY).filter(|_| websocket);
+        let key = key.and_then(|key| key.to_str().ok()).map(str::to_owned);
         let protocols = HeaderValue::from_str(&protocols.join(", ")).map_err(|_| StatusCode::BAD_REQUEST)?;
-        Ok(Some(Self { form: Form::Upgrade(protocols), client: hyper::upgrade::on(request) }))
+        Ok(Some(Self { form: Form::Upgrade { protocols, key }, client: hyper::upgrade::on(request) }))
     }
 
-    /// Puts it into a request to a target.
+    /// Whether a WebSocket is wished, in the form of one.
+    pub(super) fn is_websocket(&self) -> bool {
+        matches!(self.form, Form::Connect { .. } | Form::Upgrade { key: Some(_), .. })
+    }
+
+    /// Whether this answer of a target grants it.
+    pub(super) fn is_granted_by(&self, answer: &Response<Incoming>) -> bool {
+        answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            || (answer.version() == Version::HTTP_2
+                && answer.status() == StatusCode::OK
+                && self.is_websocket())
+    }
+
+    /// Whether this answer would look to the client as if it were granted, which it is not.
+    pub(super) fn is_belied_by(&self, answer: &Response<Incoming>) -> bool {
+        matches!(self.form, Form::Connect { .. })
+            && answer.status().is_success()
+            && !self.is_granted_by(answer)
+    }
+
+    /// Puts it into a request to a target of HTTP/1.1. For one of HTTP/2 see [`connecting`].
     pub(super) fn ask(&self, method: &mut Method, headers: &mut HeaderMap) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         match &self.form {
-            Form::Upgrade(protocols) => _ = headers.insert(header::UPGRADE, protocols.clone()),
+            Form::Upgrade { protocols, .. } => _ = headers.insert(header::UPGRADE, protocols.clone()),
             Form::Connect { key } => {
                 *method = Method::GET;
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
                 if let Ok(key) = HeaderValue::from_str(key) {
                     headers.insert(header::SEC_WEBSOCKET_KEY, key);
@@ -90,13 +118,27 @@ impl Wish {
     /// Takes a target's agreement on: what the client is answered, and the change of both sides, which is to be run.
     pub(super) fn granted(self, mut answer: Response<Incoming>) -> Result<(Response<()>, Change), Failure> {
         let wrong = |words: &str| Err(Failure::new(StatusCode::BAD_GATEWAY, words));
+        // There the status says all.
+        let http2 = answer.version() == Version::HTTP_2;
         let chosen = words(answer.headers(), header::UPGRADE).collect::<Vec<_>>().join(", ");
         let target = hyper::upgrade::on(&mut answer);
         let (mut head, _) = answer.into_parts();
         head.extensions = Default::default();
         remove_hop_by_hop(&mut head.headers);
         match &self.form {
-            Form::Upgrade(protocols) => {
+            Form::Upgrade { key: Some(key), .. } if http2 => {
+                // It was told nothing of the key.
+                let Ok(accept) = HeaderValue::from_str(&accept_of(key)) else {
+                    return wrong("it agreed to a WebSocket without a key");
+                };
+                head.headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+                head.headers.insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
+                head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                head.headers.remove(header::CONTENT_LENGTH);
+                head.status = StatusCode::SWITCHING_PROTOCOLS;
+            }
+            Form::Connect { .. } if http2 => _ = head.headers.remove(header::CONTENT_LENGTH),
+            Form::Upgrade { protocols, .. } => {
                 let asked = protocols.to_str().unwrap_or_default();
                 let is_asked = |it: &str| asked.split(',').any(|one| one.trim().eq_ignore_ascii_case(it));
                 if chosen.is_empty() || !chosen.split(", ").all(is_asked) {
@@ -111,7 +153,7 @@ impl Wish {
             Form::Connect { key } => {
                 let accept = head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
                 let proven = accept.is_some_and(|accept| accept == accept_of(key).as_str());
-                if !chosen.eq_ignore_ascii_case("websocket") || !proven {
+                if !chosen.eq_ignore_ascii_case(WEBSOCKET) || !proven {
                     return wrong("it did not agree to a WebSocket in the form of one");
                 }
                 head.headers.remove(header::CONTENT_LENGTH);
@@ -121,6 +163,14 @@ impl Wish {
         head.version = Version::HTTP_11;
         Ok((Response::from_parts(head, ()), Change { client: self.client, target }))
     }
+}
+
+/// Makes a request to a target of HTTP/2 one for a WebSocket (RFC 8441, section 5).
+pub(super) fn connecting(head: &mut Parts) {
+    head.method = Method::CONNECT;
+    head.extensions.insert(Protocol::from_static(WEBSOCKET));
+    head.headers.remove(header::SEC_WEBSOCKET_KEY);
+    head.headers.remove(header::CONTENT_LENGTH);
 }
 
 /// HTTP in another form, or below TLS.

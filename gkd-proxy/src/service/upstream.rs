@@ -22,11 +22,13 @@ use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::hearing::Hearing;
-use super::{BoxIo, Reach, ServiceBody};
+use super::passage::Passage;
+use super::{BoxIo, Lack, Reach, ServiceBody};
 use crate::http_proxy::MAX_HEAD;
 use crate::passing::{BoxError, Upload};
 
@@ -42,6 +44,15 @@ const IDLE_FOR_ONCE: Duration = Duration::from_secs(4);
 
 /// How long a connection whose answer is complete may take until it can be used again: a turn of its task.
 const READY: Duration = Duration::from_millis(100);
+
+/// How long a request that has no other target waits for a client all of whose tunnels are gone.
+const MAX_AWAY: Duration = Duration::from_secs(10);
+
+/// How long a target of HTTP/2 may take to say its terms, which are the first that it says.
+const TERMS: Duration = Duration::from_secs(1);
+
+/// How long it takes until what it has said is seen.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The most requests at once on a connection of HTTP/2, where the target allows as many.
 const MAX_STREAMS: usize = 100;
@@ -71,6 +82,7 @@ pub(super) type Up = Upload<ServiceBody>;
 pub(super) struct Upstream {
     name: Arc<str>,
     reach: Arc<dyn Reach>,
+    passage: Option<watch::Receiver<Passage>>,
     protocol: Protocol,
     /// What a target is called in its own requests, where that is known.
     authority: Option<HeaderValue>,
@@ -97,6 +109,19 @@ pub(super) struct Failure {
     pub(super) status: StatusCode,
     /// For the log; may hold words of the target's.
     pub(super) cause: Arc<str>,
+    /// What it says of the target.
+    pub(super) blame: Blame,
+}
+
+/// What is to blame for a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The target, as far as is known.
+    Target,
+    /// There was no way to it.
+    Passage,
+    /// Something was wanting at this end.
+    Here,
 }
 
 /// A connection to a target, for one request.
@@ -127,11 +152,29 @@ pub(super) struct Http2 {
     _driver: Arc<AbortOnDropHandle<()>>,
     /// One for each request that it serves, and the one that is kept.
     clones: Arc<()>,
-    /// How many streams the target takes at once.
-    limit: Arc<AtomicUsize>,
+    /// What the target takes.
+    terms: Arc<Terms>,
+    opened: Instant,
     /// Takes no more streams: something is wrong with it.
     retired: Arc<AtomicBool>,
     used: Arc<Mutex<Instant>>,
+}
+
+/// What a target of HTTP/2 takes, as far as it has said so.
+pub(super) struct Terms {
+    /// How many streams at once.
+    streams: AtomicUsize,
+    /// Whether they may be another protocol's (RFC 8441).
+    protocols: watch::Sender<bool>,
+    /// Has them looked at anew.
+    look: Notify,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        let streams = AtomicUsize::new(MAX_STREAMS);
+        Self { streams, protocols: watch::Sender::new(false), look: Notify::new() }
+    }
 }
 
 /// A request that no answer came to.
@@ -155,11 +198,16 @@ pub(super) struct Opened {
 
 impl Upstream {
     pub(super) fn new(reach: Arc<dyn Reach>, protocol: Protocol, authority: Option<HeaderValue>) -> Self {
-        Self { name: reach.name().into(), reach, protocol, authority, kept: Mutex::default() }
+        let (name, passage) = (reach.name().into(), reach.passage());
+        Self { name, reach, passage, protocol, authority, kept: Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub(super) fn passage(&self) -> Option<watch::Receiver<Passage>> {
+        self.passage.clone()
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -200,8 +248,37 @@ impl Upstream {
         })
     }
 
-    /// Opens a stream of bytes to it.
+    /// Opens a stream of bytes to it. Where there is no way to it, that is waited for a little.
     pub(super) async fn dial(&self, how: &Opened) -> Result<BoxIo, Failure> {
+        let until = Instant::now() + MAX_AWAY;
+        loop {
+            let dialled = self.dial_once(how).await;
+            if dialled.is_ok() || self.is_open() {
+                return dialled;
+            }
+            // Ends: the time comes.
+            if !self.is_back(until).await {
+                return dialled.map_err(|failure| failure.of(Blame::Passage));
+            }
+        }
+    }
+
+    /// Whether there is a way to it, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.passage.as_ref().is_none_or(|passage| *passage.borrow() == Passage::Open)
+    }
+
+    /// Whether the way to it comes back by this time.
+    async fn is_back(&self, until: Instant) -> bool {
+        let Some(mut passage) = self.passage() else { return false };
+        until > Instant::now()
+            && matches!(
+                timeout_at(until, passage.wait_for(|passage| *passage == Passage::Open)).await,
+                Ok(Ok(_))
+            )
+    }
+
+    async fn dial_once(&self, how: &Opened) -> Result<BoxIo, Failure> {
         let dialled = timeout(how.within, async {
             let mut io = self.reach.dial().await?;
             if let Some(header) = &how.proxy_header {
@@ -211,6 +288,9 @@ impl Upstream {
         });
         match dialled.await {
             Ok(Ok(io)) => Ok(io),
+            Ok(Err(error)) if error.get_ref().is_some_and(|it| it.is::<Lack>()) => {
+                Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).of(Blame::Here))
+            }
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, error))
             }
@@ -229,12 +309,13 @@ impl Upstream {
     }
 
     async fn open_http2(&self, how: &Opened) -> Result<Http2, Failure> {
-        let limit = Arc::default();
-        let (sender, driver) = http2_over(self.dial(how).await?, &limit).await?;
+        let terms = Arc::default();
+        let (sender, driver) = http2_over(self.dial(how).await?, &terms).await?;
         Ok(Http2 {
             sender,
             _driver: Arc::new(driver),
-            limit,
+            terms,
+            opened: Instant::now(),
             clones: Arc::default(),
             retired: Arc::default(),
             used: Arc::new(Mutex::new(Instant::now())),
@@ -327,6 +408,22 @@ impl Line {
         }
     }
 
+    /// Whether the target takes WebSockets. One of HTTP/1.1 says so when it is asked.
+    pub(super) async fn takes_websockets(&self) -> bool {
+        let Self::Http2 { connection } = self else { return true };
+        let mut protocols = connection.terms.protocols.subscribe();
+        // Ends: the time for that is over.
+        loop {
+            connection.terms.look.notify_one();
+            if let Ok(Ok(_)) = timeout(LOOK, protocols.wait_for(|protocols| *protocols)).await {
+                return true;
+            }
+            if connection.opened.elapsed() >= TERMS {
+                return false;
+            }
+        }
+    }
+
     /// Sends a request. Dropping the future gives it up, and with HTTP/1.1 the connection.
     pub(super) async fn send(&mut self, request: Request<Up>) -> Result<Response<Incoming>, Unanswered> {
         let answer = match self {
@@ -381,13 +478,18 @@ impl Http2 {
     }
 
     fn has_room(&self) -> bool {
-        self.streams() < self.limit.load(Ordering::Relaxed)
+        self.streams() < self.terms.streams.load(Ordering::Relaxed)
     }
 }
 
 impl Failure {
     pub(super) fn new(status: StatusCode, cause: impl ToString) -> Self {
-        Self { status, cause: cause.to_string().into() }
+        Self { status, cause: cause.to_string().into(), blame: Blame::Target }
+    }
+
+    /// The same with something else to blame than the target.
+    pub(super) fn of(self, blame: Blame) -> Self {
+        Self { blame, ..self }
     }
 }
 
@@ -419,10 +521,10 @@ where
     Ok((sender, drive(http.with_upgrades())))
 }
 
-/// HTTP/2 over a stream, and the task that drives it. `limit` is how many streams the target takes, from now on.
+/// HTTP/2 over a stream, and the task that drives it. `terms` are the target's from now on.
 pub(super) async fn http2_over<B>(
     io: BoxIo,
-    limit: &Arc<AtomicUsize>,
+    terms: &Arc<Terms>,
 ) -> Result<(http2::SendRequest<B>, AbortOnDropHandle<()>), hyper::Error>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -436,14 +538,24 @@ where
         .max_header_list_size(MAX_HEAD as u32)
         .handshake(TokioIo::new(io))
         .await?;
-    limit.store(MAX_STREAMS, Ordering::Relaxed);
-    let limit = Arc::clone(limit);
-    let http = poll_fn(move |cx| {
-        let ended = Pin::new(&mut http).poll(cx);
-        // A target that takes none at all would be asked one by one.
-        limit.store(http.current_max_send_streams().clamp(1, MAX_STREAMS), Ordering::Relaxed);
-        ended
-    });
+    let terms = Arc::clone(terms);
+    let http = async move {
+        loop {
+            let looked_at = poll_fn(|cx| {
+                let ended = Pin::new(&mut http).poll(cx);
+                // A target that takes none at all would be asked one by one.
+                terms.streams.store(http.current_max_send_streams().clamp(1, MAX_STREAMS), Ordering::Relaxed);
+                let protocols = http.is_extended_connect_protocol_enabled();
+                terms.protocols.send_if_modified(|known| std::mem::replace(known, protocols) != protocols);
+                ended
+            });
+            tokio::select! {
+                ended = looked_at => return ended,
+                // What reads is another task, of hyper's, which does not tell this one.
+                () = terms.look.notified() => {}
+            }
+        }
+    };
     Ok((sender, drive(http)))
 }
 

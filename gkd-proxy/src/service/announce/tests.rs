@@ -1,7 +1,9 @@
+use std::time::Duration;
+
 use gkd_core::fair_limit::FairLimit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::*;
 use crate::destination::{Control, ListenerId};
@@ -397,8 +399,10 @@ async fn a_target_that_cannot_be_reached_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_without_a_tunnel_is_given_up_soon() {
+    let opener = LimitedOpener::new(NoTunnel, None);
+    let (passage, following) = follow(opener.clone());
     let reach =
-        SessionReach { opener: LimitedOpener::new(NoTunnel, None), to: Bytes::new(), name: String::new() };
+        SessionReach { opener, to: Bytes::new(), name: String::new(), passage, _following: following };
     let error = timeout(LONG, reach.dial()).await.unwrap().err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(error.to_string().contains("no tunnel"), "{error}");

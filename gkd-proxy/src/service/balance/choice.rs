@@ -97,10 +97,10 @@ fn network(client: IpAddr) -> u64 {
     }
 }
 
-/// Of those that are all out: the one that no probe speaks against, that has failed least often in a row, and has the
+/// Of those that are all out: the one that there is a way to, that no probe speaks against, that has failed least often in a row, and has the
 /// fewest outstanding for its weight. Failures in between change the order, so each has its try.
 pub(super) fn least_bad(targets: &[Entry], is_open: impl Fn(&Entry) -> bool) -> Option<usize> {
-    let rank = |entry: &Entry| (entry.health.is_down(), entry.health.failures());
+    let rank = |entry: &Entry| (entry.away, entry.health.is_down(), entry.health.failures());
     let load = |entry: &Entry| (entry.outstanding, u64::from(entry.weight));
     let open = targets.iter().enumerate().filter(|(_, entry)| is_open(entry));
     open.min_by(|(_, one), (_, other)| {

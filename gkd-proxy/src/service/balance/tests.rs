@@ -534,6 +534,24 @@ impl Account {
     }
 }
 
+/// It did nothing wrong, so it comes back whole; and while all are away, or out, one is asked all the same.
+#[test]
+fn a_target_that_there_is_no_way_to_is_left_out_as_long_and_not_longer() {
+    for method in METHODS {
+        let mut world = World::new(method, &[1, 1]);
+        world.balancer.set_away(world.targets[0], true);
+        assert!(!world.state(0).healthy);
+        assert_eq!(world.counts(100), [0, 100]);
+        world.take_out(1);
+        assert_eq!(world.counts(1), [0, 1], "what fails is met, what is away is not");
+        world.balancer.set_away(world.targets[0], false);
+        assert_eq!((world.state(0).healthy, world.state(0).share), (true, 1.0));
+        world.balancer.set_away(world.targets[1], true);
+        world.balancer.set_away(world.targets[0], true);
+        assert_eq!(world.counts(10).iter().sum::<usize>(), 10);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 

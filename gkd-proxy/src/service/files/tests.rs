@@ -480,6 +480,35 @@ async fn a_folder_takes_nothing_and_says_what_it_takes() {
 /// More than what two buffers hold.
 const BIG: u64 = 8 << 20;
 
+#[tokio::test]
+async fn what_is_missing_is_told_with_the_name_of_its_request_to_get_and_head_alike() {
+    let folder = Folder::new().await;
+    for (path, more, status) in [
+        ("/none", "", 404),
+        ("/ten.txt", "Range: bytes=20-\r\n", 416),
+        ("/ten.txt", "If-Match: \"other\"\r\n", 412),
+        ("/none", "If-None-Match: *\r\n", 404),
+    ] {
+        let lines = format!("{more}X-Request-Id: abc-1\r\nAccept: text/html\r\n");
+        let got = folder.get(path, &lines).await;
+        assert_eq!((got.status(), got.header("x-request-id")), (status, Some("abc-1")), "{got:?}");
+        assert!(got.text().contains("Request <code>abc-1</code>"), "{got:?}");
+        assert_eq!(got.header("content-length"), Some(&*got.body.len().to_string()));
+        let head = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n");
+        let head = folder.visit(&head).await;
+        // A range belongs to GET only.
+        let same = if status == 416 { 200 } else { status };
+        assert_eq!((head.status(), head.text()), (same, ""), "{head:?}");
+        if same == status {
+            assert_eq!(head.header("content-length"), got.header("content-length"), "{head:?}");
+        }
+    }
+    // What has not changed has no page.
+    let tag = folder.get("/ten.txt", "").await.header("etag").unwrap().to_owned();
+    let same = folder.get("/ten.txt", &format!("If-None-Match: {tag}\r\nX-Request-Id: abc-1\r\n")).await;
+    assert_eq!((same.status(), same.header("x-request-id"), same.text()), (304, None, ""));
+}
+
 async fn answer(files: &Files, lines: &[(&str, &str)]) -> Response<ServiceBody> {
     let mut request = Request::builder().uri("/big");
     for (name, value) in lines {

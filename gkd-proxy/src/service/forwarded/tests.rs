@@ -30,7 +30,7 @@ fn told(lines: &[(&str, &str)], visit: &Visit, trusted: &[&str]) -> Vec<String> 
     lines
 }
 
-const CLAIMS: [(&str, &str); 15] = [
+const CLAIMS: [(&str, &str); 16] = [
     ("x-forwarded-for", "203.0.113.7"),
     ("x-forwarded-for", "198.51.100.1, 10.0.0.9"),
     ("x-forwarded-proto", "http"),
@@ -41,6 +41,7 @@ const CLAIMS: [(&str, &str); 15] = [
     ("forwarded", "for=198.51.100.1"),
     ("x-real-ip", "203.0.113.7"),
     ("x-request-id", "theirs"),
+    ("x_request-id", "forged"),
     ("proxy", "http://forged"),
     ("x_forwarded_for", "203.0.113.7"),
     ("x-forwarded_host", "forged"),
@@ -83,7 +84,7 @@ fn what_a_proxy_of_ours_says_is_added_to() {
             "x-forwarded-proto: http",
             // The first one from our side that is no proxy of ours; who stands in front of it may be forged.
             "x-real-ip: 198.51.100.1",
-            "x-request-id: theirs",
+            "x-request-id: id-1",
         ]
     );
 }

@@ -85,6 +85,7 @@ impl Answer for Service {
                     ]);
                     Response::new(StreamBody::new(frames).boxed_unsync())
                 }
+                "/bug" => panic!("this panic belongs to the test"),
                 "/when-let-go" => {
                     self.let_go.notified().await;
                     Response::new(full("gone"))

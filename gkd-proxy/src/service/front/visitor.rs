@@ -3,9 +3,11 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
@@ -14,6 +16,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::Answer;
 use super::Answered;
 use super::Shared;
 use super::activity::Activity;
@@ -57,6 +60,7 @@ pub(super) type Answering = BoxFuture<'static, Result<Response<Download>, Infall
 /// Why a request goes to nobody.
 struct Refusal {
     status: StatusCode,
+    side: Side,
     words: &'static str,
     /// In what time another may come.
     retry: Option<Duration>,
@@ -66,7 +70,7 @@ struct Refusal {
 
 impl Refusal {
     fn closing(status: StatusCode, words: &'static str) -> Self {
-        Self { status, words, retry: None, close: true }
+        Self { status, side: Side::Request, words, retry: None, close: true }
     }
 }
 
@@ -165,7 +169,7 @@ impl Visitor {
                 counts.rate.add();
                 let words = "Too many requests came from this address.";
                 let status = StatusCode::TOO_MANY_REQUESTS;
-                Refusal { status, words, retry: Some(retry), close: false }
+                Refusal { status, side: Side::Request, words, retry: Some(retry), close: false }
             })?;
         }
         if self.settings.limits.max_body.is_some_and(|most| body.size_hint().lower() > most) {
@@ -183,10 +187,10 @@ impl Visitor {
             tls: self.tls,
             id: Arc::clone(id),
         };
-        let answer = Arc::clone(&self.front.answer);
+        let answer = |request| unharmed(Arc::clone(&self.front.answer), request, visit);
         if body.is_end_stream() {
             let body = Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync();
-            return Ok(answer.answer(Request::from_parts(parts, body), visit).await);
+            return answer(Request::from_parts(parts, body)).await;
         }
         let limits = &self.settings.limits;
         let watch = self.lines.as_ref().map(|lines| Arc::clone(&lines.watch));
@@ -195,11 +199,11 @@ impl Visitor {
         let answered = tokio::select! {
             biased;
             _ = trouble.told() => None,
-            answered = answer.answer(request, visit) => Some(answered),
+            answered = answer(request) => Some(answered),
         };
         // Whoever answers may have been told first, and then it says something else.
         match (trouble.flaw(), answered) {
-            (None, Some(answered)) => Ok(answered),
+            (None, Some(answered)) => answered,
             (flaw, _) => {
                 self.front.counts.bodies.add();
                 Err(flaw.unwrap_or(BodyFlaw::Malformed).into())
@@ -208,7 +212,7 @@ impl Visitor {
     }
 
     fn refuse(&self, refusal: &Refusal, id: &str, accept: &HeaderMap) -> Response<ServiceBody> {
-        let mut response = page(refusal.status, Side::Request, refusal.words, id, accept);
+        let mut response = page(refusal.status, refusal.side, refusal.words, id, accept);
         let headers = response.headers_mut();
         if let Some(retry) = refusal.retry {
             let seconds = retry.as_secs() + u64::from(retry.subsec_nanos() > 0);
@@ -280,6 +284,28 @@ impl Visitor {
             self.activity.end();
         }
     }
+}
+
+/// Has a request answered. A panic on the way is a fault of this program's, which costs this request and nothing else: not its
+/// connection, nor what others ask on it.
+async fn unharmed(
+    answer: Arc<dyn Answer>,
+    request: Request<ServiceBody>,
+    visit: Visit,
+) -> Result<Answered, Refusal> {
+    let id = Arc::clone(&visit.id);
+    // What the panic left behind goes with the future.
+    let answered = AssertUnwindSafe(async move { answer.answer(request, visit).await }).catch_unwind().await;
+    answered.map_err(|panic| {
+        let words = panic.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
+        tracing::error!(
+            "the request {id} met a fault inside this program; please report it: {}",
+            words.escape_debug()
+        );
+        let (status, words) = (StatusCode::INTERNAL_SERVER_ERROR, "It met a fault of its own.");
+        Refusal { status, side: Side::Server, words, retry: None, close: false }
+    })
 }
 
 /// What an error page is to know of a request's headers.

@@ -22,7 +22,7 @@ use crate::service::pool::Pool;
 use crate::service::route::Routes;
 use crate::service::target::{Target, Way};
 use crate::service::upstream::{Protocol, Upstream};
-use crate::service::{BoxIo, Reach};
+use crate::service::{BoxIo, Lack, Reach};
 
 /// What requests look at.
 pub(super) struct Table {
@@ -369,9 +369,30 @@ impl Reach for Direct {
 }
 
 fn into_io(failure: DialFailure) -> io::Error {
-    let kind = match failure.error {
-        DialError::TimedOut => io::ErrorKind::TimedOut,
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, failure.to_string())
+    match failure.error {
+        DialError::TimedOut => io::Error::new(io::ErrorKind::TimedOut, failure.to_string()),
+        // It is this end that dials.
+        DialError::Busy => io::Error::other(Lack(format!("{failure}: raise the limit of open files"))),
+        _ => io::Error::other(failure.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dial::DialCause;
+
+    /// Raw numbers, as the system tells them.
+    #[test]
+    fn what_this_end_lacks_is_told_from_what_a_target_refuses() {
+        let lacks = |code| {
+            let cause =
+                DialCause::Attempt("127.0.0.1:1".parse().unwrap(), io::Error::from_raw_os_error(code));
+            into_io(cause.into()).get_ref().is_some_and(|error| error.is::<Lack>())
+        };
+        assert!([libc::EMFILE, libc::ENFILE, libc::ENOBUFS].into_iter().all(lacks));
+        assert!(![libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::EACCES].into_iter().any(lacks));
+        let unresolved = DialCause::Name(io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(into_io(unresolved.into()).to_string().contains("raise the limit of open files"));
+    }
 }

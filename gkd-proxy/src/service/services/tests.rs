@@ -1,6 +1,7 @@
 //! Services behind hyper's server on a loopback socket, with web servers of all kinds behind them.
 
 mod bodies;
+mod desertions;
 mod http2;
 mod retries;
 mod rosters;

@@ -98,6 +98,29 @@ async fn what_is_refused_is_refused_alone() {
 }
 
 #[tokio::test]
+async fn a_panic_costs_the_request_that_met_it_and_no_other() {
+    let running = run(&HttpConfig { access_log: AccessLog::Text, ..config() }).await;
+    let mut client = connect(&running).await;
+    let waiting = tokio::spawn(client.send_request(get("http://a/when-let-go")));
+    until(|| running.service.asked().len() == 1).await;
+    for _ in 0..3 {
+        let response = client.send_request(get("http://a/bug")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let page = text(response).await;
+        assert!(page.contains(&id) && page.contains("The fault is in this server."), "{page}");
+        until(|| running.log.text().contains(&id)).await;
+    }
+    running.service.let_go.notify_one();
+    assert_eq!(text(waiting.await.unwrap().unwrap()).await, "gone");
+    assert_eq!(running.front.status().accepted, 1);
+    // Of HTTP/1.1 the connection goes on as well, with a body that nobody read.
+    let bug = "POST /bug HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+    let answers = running.send(format!("{bug}GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+    assert_eq!(statuses(&answers), [500, 200], "{answers}");
+}
+
+#[tokio::test]
 async fn a_stream_that_is_not_read_is_reset_and_the_others_are_not() {
     let mut config = config();
     config.limits.silence = Duration::from_millis(500);

@@ -197,3 +197,108 @@ async fn a_websocket_of_http2_that_is_not_proven_is_502_and_another_protocol_is_
     let answer = timeout(HANG, sender.send_request(connect("connect-udp"))).await.unwrap().unwrap();
     assert_eq!(answer.status(), 501);
 }
+
+/// A server of HTTP/2 that takes WebSockets, if it does: says "hello" and sends back what comes until it ends; then says "bye".
+async fn taking(socket: TcpStream, takes: bool) {
+    let answer = service_fn(|mut request: Request<Incoming>| async move {
+        let mut answer = Response::new(empty());
+        let named = request.extensions().get::<NamedProtocol>().map(NamedProtocol::as_str);
+        match (request.method(), named, request.uri().path()) {
+            (&Method::CONNECT, Some("websocket"), "/chat") => {
+                let headers = request.headers();
+                assert!(!headers.contains_key("sec-websocket-key"), "{headers:?}");
+                assert_eq!(headers["sec-websocket-version"], "13");
+                answer.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
+                tokio::spawn(async move {
+                    let mut stream = TokioIo::new(hyper::upgrade::on(&mut request).await.unwrap());
+                    stream.write_all(b"hello").await.unwrap();
+                    let (mut read, mut write) = tokio::io::split(&mut stream);
+                    tokio::io::copy(&mut read, &mut write).await.unwrap();
+                    write.write_all(b"bye").await.unwrap();
+                    write.shutdown().await.unwrap();
+                });
+            }
+            (&Method::CONNECT, ..) => *answer.status_mut() = StatusCode::FORBIDDEN,
+            _ => *answer.body_mut() = text("plain"),
+        }
+        Ok::<_, Infallible>(answer)
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    if takes {
+        builder.enable_connect_protocol();
+    }
+    builder.serve_connection(TokioIo::new(socket), answer).await.ok();
+}
+
+#[tokio::test]
+async fn a_websocket_meets_a_server_of_http2() {
+    let web = Web::raw(|socket| taking(socket, true)).await;
+    let served = Served::shop([web.h2c()]).await;
+    for _ in 0..2 {
+        let mut visitor = served.connect().await;
+        visitor.write_all(handshake("").as_bytes()).await.unwrap();
+        let head = timeout(HANG, read_head(&mut visitor)).await.unwrap();
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        for line in ["upgrade: websocket", "connection: upgrade", "sec-websocket-protocol: chat"] {
+            assert!(head.contains(&format!("\r\n{line}\r\n")), "{line}: {head}");
+        }
+        assert!(head.contains(&format!("\r\nsec-websocket-accept: {}\r\n", ACCEPT.to_lowercase())), "{head}");
+        visitor.write_all(b"words").await.unwrap();
+        assert_eq!(read(&mut visitor, 10).await, "hellowords");
+        visitor.shutdown().await.unwrap();
+        assert_eq!(read(&mut visitor, 3).await, "bye");
+        assert_eq!(timeout(HANG, visitor.read(&mut [0])).await.unwrap().unwrap(), 0);
+    }
+    // Both sides of HTTP/2, and what is beside it on the same connection.
+    let mut sender = served.http2().await;
+    assert_eq!(words_of(sender.send_request(request2("GET", "/", empty())).await.unwrap()).await, "plain");
+    let mut answer = timeout(HANG, sender.send_request(connect("websocket"))).await.unwrap().unwrap();
+    assert_eq!(
+        (answer.status(), &answer.headers()["sec-websocket-protocol"]),
+        (StatusCode::OK, &"chat".parse().unwrap())
+    );
+    let mut stream = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
+    stream.write_all(b"words").await.unwrap();
+    assert_eq!(read(&mut stream, 10).await, "hellowords");
+    stream.shutdown().await.unwrap();
+    assert_eq!(read(&mut stream, 3).await, "bye");
+    until(|| served.target().outstanding == 0).await;
+    assert_eq!((web.connections(), served.target().failures), (1, 0));
+    // A refusal is heard.
+    let elsewhere = handshake("").replace("/chat", "/other").replace("keep-alive, Upgrade", "close, Upgrade");
+    assert_eq!(served.visit(&elsewhere).await.status(), 403);
+}
+
+#[tokio::test]
+async fn a_websocket_that_a_server_of_http2_does_not_take_goes_to_another_or_is_501() {
+    let web = Web::raw(|socket| taking(socket, false)).await;
+    let served = Served::shop([web.h2c()]).await;
+    let closing = handshake("").replace("keep-alive, Upgrade", "close, Upgrade");
+    let said = served.visit(&closing).await;
+    assert_eq!(said.status(), 501, "{said:?}");
+    assert!(said.text().contains("It takes no WebSockets."), "{}", said.text());
+    let mut sender = served.http2().await;
+    sender.send_request(request2("GET", "/", empty())).await.unwrap();
+    let answer = timeout(HANG, sender.send_request(connect("websocket"))).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 501);
+    // It is well all the same, and another may take them.
+    assert_eq!((served.target().healthy, served.get("/", "").await.text()), (true, "plain"));
+    let other = Web::raw(websocket).await;
+    let mut service = shop([web.h2c(), other.http()]);
+    service.balance = crate::service::config::Method::RoundRobin;
+    let served = Served::new(config([service])).await;
+    let mut visitor = served.connect().await;
+    visitor.write_all(handshake("").as_bytes()).await.unwrap();
+    assert!(timeout(HANG, read_head(&mut visitor)).await.unwrap().starts_with("http/1.1 101 "));
+}
+
+/// A CONNECT is over with any 2xx, so that what is no WebSocket must not look like one.
+#[tokio::test]
+async fn an_answer_that_changes_nothing_is_none_to_a_connect() {
+    let web = Web::named("plain").await;
+    let served = Served::shop([web.http()]).await;
+    let mut sender = served.http2().await;
+    sender.send_request(request2("GET", "/", empty())).await.unwrap();
+    let answer = timeout(HANG, sender.send_request(connect("websocket"))).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 502);
+}
