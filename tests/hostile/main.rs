@@ -10,6 +10,8 @@ mod accounts;
 mod cancelled;
 mod cut;
 mod descriptors;
+#[cfg(unix)]
+mod failover;
 mod flipped;
 mod floods;
 mod half_open;

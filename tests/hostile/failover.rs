@@ -1,7 +1,5 @@
 //! Clients that die, or fall silent, with requests under way, with the two binaries: what another client answers in their
 //! place, and what waits for them.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
