@@ -12,26 +12,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use gkd_proto::credit::OVERHEAD;
-use gkd_proto::packet::MAX_PAYLOAD;
 
-/// The size of the largest buffers, in bytes: four of the largest packets, each with what its payload is charged for what
-/// stands beside it, so that none is too small a part of its buffer to be kept there without a copy. What is kept are
-/// these, their halves and their quarters.
-pub const LARGEST: usize = 4 * (MAX_PAYLOAD + OVERHEAD as usize);
+/// The size of the largest buffers, in bytes. What is kept are these, their halves and their quarters.
+pub const LARGEST: usize = 256 * 1024;
 const LEAST: usize = LARGEST / 4;
-const SIZES: [usize; 3] = [LEAST, LARGEST / 2, LARGEST];
 
 /// The most that is kept, in bytes, what packets still hold included. A connection over loopback has some 10 MB on its
 /// way.
-const MOST: usize = 64 * LARGEST;
+const MOST: usize = 16 * 1024 * 1024;
 
 /// A free buffer that nobody took for so long goes, and for twice as long at the most it stays.
 const UNUSED: Duration = Duration::from_millis(100);
 
 /// An empty buffer with room for at least so many bytes.
 pub fn take(room: usize) -> BytesMut {
-    let size = SIZES.into_iter().find(|size| *size >= room).filter(|_| room >= LEAST).unwrap_or(room);
+    let size = if (LEAST..=LARGEST).contains(&room) { room.next_power_of_two() } else { room };
     let kept = is_kept(size).then(|| with_kept(|kept| kept.take(size))).flatten();
     kept.unwrap_or_else(|| BytesMut::with_capacity(size))
 }
@@ -47,7 +42,7 @@ pub fn give_back(mut buffer: BytesMut, size: usize) {
 }
 
 fn is_kept(size: usize) -> bool {
-    SIZES.contains(&size)
+    size.is_power_of_two() && (LEAST..=LARGEST).contains(&size)
 }
 
 struct Spare {

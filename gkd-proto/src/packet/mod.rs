@@ -22,13 +22,15 @@ pub(crate) use data::encode_data_header;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::credit::OVERHEAD;
 use crate::varint;
 
 /// The largest payload of one [`Data`] or [`Datagram`] packet, in bytes.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
-/// The largest payload that is sent in a Data packet, in bytes.
-pub const FULL_PAYLOAD: usize = MAX_PAYLOAD;
+/// The largest payload that is sent in a Data packet, in bytes: its charge is a power of two, and so is as large as
+/// a part of a read buffer is to be if it is to be kept there without a copy.
+pub const FULL_PAYLOAD: usize = MAX_PAYLOAD - OVERHEAD as usize;
 
 /// The largest body of a packet, in bytes: the largest payload, and room for what stands before it.
 pub const MAX_BODY: usize = MAX_PAYLOAD + 1024;
