@@ -297,20 +297,23 @@ impl Session {
         }
         let id = self.next_to_carry(now, tunnel, most)?;
         let tunnels = self.tunnels.len() as u64;
-        let (largest, round_trip) = (self.peer?.max_payload.min(FULL_PAYLOAD as u64), self.round_trip);
+        let (largest, round_trip) = (self.peer?.max_payload, self.round_trip);
         let limit = self.send_limit();
         let connection = self.connections.get_mut(&id)?;
         let credit = &mut connection.send.credit;
         // A quarter of the window on each tunnel, so that a late packet leaves room to go on; and nothing above
         // the credit of either account.
-        let most = most.min(largest).min((credit.window() / (4 * tunnels)).max(LEAST_ROOM as u64));
+        let share = (credit.window() / (4 * tunnels)).max(LEAST_ROOM as u64);
+        let most = most.min(largest).min(FULL_PAYLOAD as u64).min(share);
         let credit_left = credit.available().min(self.send_credit.available()) - OVERHEAD;
         // The headers of a batch leave the last packet a little less than its size; cut by that much it would leave a
         // small rest, which is copied in front of what comes next.
         let room = room as u64;
         let most = if most <= room + room / SHORT { most } else { room };
         let most = most.min(credit_left);
-        let (number, payload) = connection.send.cut(usize::try_from(most).unwrap_or(LEAST_ROOM));
+        let largest = if most == FULL_PAYLOAD as u64 { largest.min(credit_left) } else { most };
+        let cut_at = |bytes| usize::try_from(bytes).unwrap_or(LEAST_ROOM);
+        let (number, payload) = connection.send.cut(cut_at(most), cut_at(largest));
 
         let cost = charge(payload.len());
         connection.send.credit.charge(now, round_trip, cost);

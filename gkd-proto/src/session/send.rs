@@ -56,9 +56,13 @@ struct Piece {
 }
 
 impl Piece {
-    /// Takes at most `most` bytes from the front.
-    fn cut(&mut self, most: usize) -> Bytes {
-        let cut = self.bytes.split_to(most.min(self.bytes.len()));
+    /// Takes at most `most` bytes from the front, or up to `largest` where packets of that leave no rest, and those of `most`
+    /// would: a small rest is copied together with what comes next ([`SendHalf::gather`]), which then has another.
+    fn cut(&mut self, most: usize, largest: usize) -> Bytes {
+        let len = self.bytes.len();
+        let packets = len.div_ceil(largest.max(1));
+        let even = if packets < len.div_ceil(most.max(1)) { len.div_ceil(packets) } else { most };
+        let cut = self.bytes.split_to(even.min(len));
         if cut.len() < self.memory / PINNED { Bytes::copy_from_slice(&cut) } else { cut }
     }
 }
@@ -105,10 +109,10 @@ impl SendHalf {
         Piece { memory: piece.capacity(), bytes: piece.freeze() }
     }
 
-    /// Cuts, numbers and hands out the next packet: at most `most` bytes, and not less than half of that while
-    /// more is queued. There must be something queued.
-    pub(super) fn cut(&mut self, most: usize) -> (PacketNumber, Bytes) {
-        let payload = self.take(most);
+    /// Cuts, numbers and hands out the next packet: at most `most` bytes, or up to `largest` where that leaves no small rest,
+    /// and not less than half of `most` while more is queued. There must be something queued.
+    pub(super) fn cut(&mut self, most: usize, largest: usize) -> (PacketNumber, Bytes) {
+        let payload = self.take(most, largest);
         self.queued -= payload.len() as u64;
         let number = self.next;
         self.next = number.next();
@@ -119,11 +123,11 @@ impl SendHalf {
         (number, payload)
     }
 
-    fn take(&mut self, most: usize) -> Bytes {
+    fn take(&mut self, most: usize, largest: usize) -> Bytes {
         if self.pieces.is_empty() {
             if self.open_piece.len() <= most {
                 // All there is: most connections never have a row of pieces.
-                return self.take_open_piece().cut(most);
+                return self.take_open_piece().cut(most, most);
             }
             self.close_piece();
         }
@@ -131,7 +135,7 @@ impl SendHalf {
         match self.pieces.front_mut() {
             Some(piece) if more && piece.bytes.len() < most / 2 => self.gather(most),
             Some(piece) => {
-                let cut = piece.cut(most);
+                let cut = piece.cut(most, largest);
                 if piece.bytes.is_empty() {
                     self.pieces.pop_front();
                 }
@@ -275,11 +279,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::packet::{FULL_PAYLOAD, MAX_PAYLOAD};
 
     fn drain(half: &mut SendHalf, most: usize) -> Vec<Bytes> {
         let mut packets = Vec::new();
         while half.queued() > 0 {
-            let (number, payload) = half.cut(most);
+            let (number, payload) = half.cut(most, most);
             assert_eq!(number.0, packets.len() as u64);
             packets.push(payload);
         }
@@ -307,6 +312,26 @@ mod tests {
         (0..10_000).for_each(|_| half.push(Bytes::from_static(b"0123456789")));
         let packets = drain(&mut half, 1400);
         assert!(packets.len() <= 2 * 100_000 / 1400, "{} packets", packets.len());
+    }
+
+    #[test]
+    fn writes_of_the_largest_payload_are_cut_without_a_copy() {
+        for len in [MAX_PAYLOAD, 4 * MAX_PAYLOAD] {
+            let mut half = SendHalf::default();
+            let pieces: Vec<_> = (0..8).map(|_| Bytes::from(vec![7; len])).collect();
+            pieces.iter().for_each(|piece| half.push(piece.clone()));
+            while half.queued() > 0 {
+                let (_, packet) = half.cut(FULL_PAYLOAD, MAX_PAYLOAD);
+                let is_slice = pieces.iter().any(|piece| piece.as_ptr_range().contains(&packet.as_ptr()));
+                assert!(is_slice, "{} of {len} bytes were copied", packet.len());
+                assert_eq!(packet.len(), MAX_PAYLOAD, "of {len} bytes");
+            }
+        }
+        // What a tunnel takes that has room for less.
+        let mut half = SendHalf::default();
+        half.push(Bytes::from(vec![7; 2 * MAX_PAYLOAD]));
+        assert_eq!(half.cut(30_000, 30_000).1.len(), 30_000);
+        assert_eq!(half.cut(FULL_PAYLOAD, FULL_PAYLOAD).1.len(), FULL_PAYLOAD);
     }
 
     #[test]
@@ -368,7 +393,7 @@ mod tests {
             half.push_slice(&[1; 60_000]);
             drain(&mut half, most);
             half.push_slice(&vec![1; write]);
-            let (_, packet) = half.cut(most);
+            let (_, packet) = half.cut(most, most);
             drop(half);
             let len = packet.len();
             let memory = packet.try_into_mut().expect("nobody else has a slice of what it keeps").capacity();
@@ -385,7 +410,7 @@ mod tests {
             let memory = write.as_ptr_range();
             half.push(write.clone());
             while half.queued() >= most as u64 {
-                let (_, packet) = half.cut(most);
+                let (_, packet) = half.cut(most, most);
                 assert!(memory.contains(&packet.as_ptr()), "a packet of {} bytes was copied", packet.len());
             }
         }
@@ -395,8 +420,8 @@ mod tests {
     fn a_packet_is_resent_until_any_copy_is_acknowledged() {
         let mut half = SendHalf::default();
         half.push(Bytes::from_static(b"abcdef"));
-        let (zero, first) = half.cut(3);
-        let (one, second) = half.cut(3);
+        let (zero, first) = half.cut(3, 3);
+        let (one, second) = half.cut(3, 3);
         assert!(half.requeue(zero, &first) && half.requeue(one, &second));
         half.acked(zero);
         assert_eq!(half.pop_resend(), Some((one, second.clone())));
