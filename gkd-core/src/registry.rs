@@ -3,9 +3,9 @@
 //!
 //! Guards of the map are never held across an `.await`, nor while a session's lock is taken.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -14,11 +14,17 @@ use gkd_proto::id::{PeerId, SessionId};
 
 use crate::manager::TunnelManager;
 
+/// How many sessions that have ended are remembered.
+const MOST_ENDED: usize = 1024;
+
 /// The sessions of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     peers: DashMap<PeerId, HashMap<SessionId, Arc<TunnelManager>>>,
     count: AtomicUsize,
+    /// The last that have ended. A tunnel may come late to one, of a program that ended while it dialled, and would else begin
+    /// another of its name, which nobody ever came to.
+    ended: Mutex<VecDeque<(PeerId, SessionId)>>,
 }
 
 /// How many sessions there may be.
@@ -38,7 +44,7 @@ pub(crate) struct Entered {
 }
 
 impl Registry {
-    /// The peer's session of this id. One that is unknown is made by `create`, unless it `must_exist`.
+    /// The peer's session of this id. One that is unknown is made by `create`, unless it `must_exist` or has ended.
     ///
     /// # Errors
     /// The answer to the client: no such session, a limit, or what `create` says.
@@ -59,7 +65,7 @@ impl Registry {
         if let Some(manager) = sessions.get(&session) {
             return Ok(Entered { manager: manager.clone(), new: false });
         }
-        let reject = if must_exist {
+        let reject = if must_exist || self.has_ended(peer, session) {
             Some(Reject::new(RejectCode::NoSuchSession))
         } else if sessions.len() >= limits.most_of_peer {
             Some(busy("this key has as many sessions as it may"))
@@ -82,11 +88,22 @@ impl Registry {
         Ok(Entered { manager, new: true })
     }
 
-    /// Forgets a session that has ended, unless another has its name by now.
+    /// Whether one of this name was there. Clients give each session a name that is new.
+    fn has_ended(&self, peer: PeerId, session: SessionId) -> bool {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).contains(&(peer, session))
+    }
+
+    /// Takes a session out that has ended.
     pub(crate) fn remove(&self, ended: &Arc<TunnelManager>) {
         let Entry::Occupied(mut entry) = self.peers.entry(ended.peer) else { return };
         let sessions = entry.get_mut();
         if sessions.get(&ended.id).is_some_and(|manager| Arc::ptr_eq(manager, ended)) {
+            let mut names = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if names.len() >= MOST_ENDED {
+                names.pop_front();
+            }
+            names.push_back((ended.peer, ended.id));
+            drop(names);
             sessions.remove(&ended.id);
             self.count.fetch_sub(1, Ordering::Relaxed);
         }

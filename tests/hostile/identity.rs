@@ -249,3 +249,24 @@ async fn a_hello_that_was_not_signed_for_is_refused_on_the_bare_carrier() {
     assert_eq!(answer.unwrap_err().code, RejectCode::Protocol);
     assert_eq!(server.sessions_of(&ann.public())[0].tunnels_up(), 1);
 }
+
+/// A program that ends just when it begins leaves a Hello on its way: nobody would ever come to the session that it made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_comes_late_to_a_session_that_has_ended_begins_none() {
+    let ann = SecretKey::generate();
+    let (server, _users) = server_for(&[&ann]).await;
+    for kind in KINDS {
+        let at = At::server(&server, kind);
+        let mut first = Peer::join(at, &ann).await;
+        let over = Close { code: CloseCode::DONE, reason: String::new() };
+        first.send([Packet::Close(over)]).await.unwrap();
+        until("the session has ended", || server.sessions().is_empty()).await;
+        let late = Peer::say(at, &ann, &hello(first.session, 1, false)).await;
+        assert_eq!(late.err().map(|reject| reject.code), Some(RejectCode::NoSuchSession), "{kind}");
+        assert!(server.sessions().is_empty(), "{kind}");
+        // The next of its own is a session as any other.
+        drop(Peer::join(at, &ann).await);
+        server.sessions().iter().for_each(|session| session.close(CloseCode::DONE, ""));
+        until("the session has ended", || server.sessions().is_empty()).await;
+    }
+}

@@ -193,34 +193,33 @@ fn admit(
         most_of_peer: admission.max_sessions.unwrap_or(inner.max_sessions_per_peer),
     };
     let config = admission.session.unwrap_or_else(|| inner.config.clone());
-    // An ended session may still stand under its name for a moment; the second try makes its own.
-    for _ in 0..2 {
-        let entered = inner.registry.enter(peer, hello.session, must_exist, limits, || {
-            let memory = inner.memory.reserve(config.least_memory()).map_err(|error| {
-                tracing::debug!(%error, "no new session");
-                busy("it has no memory left for another session")
-            })?;
-            let (accepted, runtime) = (inner.accepted.clone(), inner.runtime.clone());
-            let (side, id) = (Side::Server, hello.session);
-            Ok(TunnelManager::spawn(config.clone(), side, id, peer, memory, accepted, runtime))
+    let entered = inner.registry.enter(peer, hello.session, must_exist, limits, || {
+        let memory = inner.memory.reserve(config.least_memory()).map_err(|error| {
+            tracing::debug!(%error, "no new session");
+            busy("it has no memory left for another session")
         })?;
-        let manager = entered.manager;
-        if entered.new {
-            begin(inner, &manager, address, peer);
+        let (accepted, runtime) = (inner.accepted.clone(), inner.runtime.clone());
+        let (side, id) = (Side::Server, hello.session);
+        Ok(TunnelManager::spawn(config.clone(), side, id, peer, memory, accepted, runtime))
+    })?;
+    let manager = entered.manager;
+    if entered.new {
+        begin(inner, &manager, address, peer);
+    }
+    match manager.add_accepted(hello, !entered.new, Some(address)) {
+        Ok((welcome, handle)) => Ok((manager.guard(handle), welcome, place)),
+        Err(_) if manager.ended().is_some() => {
+            inner.registry.remove(&manager);
+            Err(Reject::new(RejectCode::NoSuchSession))
         }
-        match manager.add_accepted(hello, !entered.new, Some(address)) {
-            Ok((welcome, handle)) => return Ok((manager.guard(handle), welcome, place)),
-            Err(_) if manager.ended().is_some() => inner.registry.remove(&manager),
-            Err(reject) => {
-                if entered.new {
-                    // Nobody will ever come to it.
-                    manager.close(gkd_proto::packet::CloseCode::PROTOCOL, "");
-                }
-                return Err(reject);
+        Err(reject) => {
+            if entered.new {
+                // Nobody will ever come to it.
+                manager.close(gkd_proto::packet::CloseCode::PROTOCOL, "");
             }
+            Err(reject)
         }
     }
-    Err(Reject::new(RejectCode::NoSuchSession))
 }
 
 /// Sees to a new session until it has ended.

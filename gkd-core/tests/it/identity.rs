@@ -205,12 +205,14 @@ async fn sessions_share_the_servers_memory_and_give_it_back() {
     client().connect().await.unwrap();
 }
 
-/// A Hello that was sent before the client's first Welcome may come when the session is no more. What it makes then
-/// is another session, though under the same id; its client must not take it for the one that it had.
+/// A Hello that was sent before the client's first Welcome may come when the session is no more, and then begins none; or at
+/// another start of the server. What it makes there is another session, though under the same id; its client must not take it
+/// for the one that it had.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_made_again_has_another_boot_id() {
     let session = SessionConfig { resume_for: Duration::from_millis(50), ..SessionConfig::default() };
-    let server = Server::builder().listen("127.0.0.1:0").plain(true).session(session).bind().await.unwrap();
+    let start = || Server::builder().listen("127.0.0.1:0").plain(true).session(session.clone()).bind();
+    let server = start().await.unwrap();
     let (key, id) = (SecretKey::generate(), new_session_id());
     let (first, carrier) = hello(&server, &key, id, 0, false).await;
     let (second, other) = hello(&server, &key, id, 1, false).await;
@@ -219,6 +221,8 @@ async fn a_session_that_is_made_again_has_another_boot_id() {
     drop((carrier, other));
     until("it has expired", || server.sessions().is_empty()).await;
     let (late, _carrier) = hello(&server, &key, id, 2, false).await;
+    assert_eq!(late.unwrap_err().code, RejectCode::NoSuchSession);
+    let (late, _carrier) = hello(&start().await.unwrap(), &key, id, 2, false).await;
     let late = late.unwrap();
     assert!(!late.known && late.boot != first.boot, "{late:?}");
 }
