@@ -84,8 +84,8 @@ async fn a_stranger_gets_one_and_the_same_answer_whatever_it_asks_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_can_neither_join_nor_steal_nor_close_the_session_of_another() {
-    let (ann, bob) = (SecretKey::generate(), SecretKey::generate());
-    let (server, _) = server_for(&[&ann, &bob]).await;
+    let (ann, bob, ben) = (SecretKey::generate(), SecretKey::generate(), SecretKey::generate());
+    let (server, _) = server_for(&[&ann, &bob, &ben]).await;
     for kind in KINDS {
         let at = At::server(&server, kind);
         let client = honest(at, &ann).await;
@@ -102,8 +102,8 @@ async fn a_user_can_neither_join_nor_steal_nor_close_the_session_of_another() {
         let reset = Reset { connection: id(0), code: ResetCode::APPLICATION, total: 128 + 4 };
         let gone = Gone { tunnel: TunnelId(1), count: 0 };
         let close = Close { code: CloseCode::REVOKED, reason: "go".into() };
-        for last in [Packet::Gone(gone), Packet::Close(close)] {
-            let mut bobs = Peer::say(at, &bob, &hello(session.id(), 0, false)).await.unwrap();
+        for (thief, last) in [(&bob, Packet::Gone(gone)), (&ben, Packet::Close(close))] {
+            let mut bobs = Peer::say(at, thief, &hello(session.id(), 0, false)).await.unwrap();
             assert!(!bobs.welcome.known);
             bobs.send([connect(0), data(0, 0, "mine")]).await.unwrap();
             let echoed = bobs.find(|packet| match packet {
@@ -112,7 +112,7 @@ async fn a_user_can_neither_join_nor_steal_nor_close_the_session_of_another() {
             });
             assert_eq!(echoed.await, "mine");
             bobs.send([Packet::Reset(reset), last]).await.unwrap();
-            until("his own ends", || server.sessions_of(&bob.public()).is_empty()).await;
+            until("his own ends", || server.sessions_of(&thief.public()).is_empty()).await;
         }
         assert_eq!((session.tunnels_up(), session.stats().connections), before);
         assert!(session.ended().is_none());
