@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::connection::Opener;
 
 /// How long a client may be without a tunnel until the way to it counts as gone: one that dials again is back by then.
-const NO_TUNNEL: Duration = Duration::from_secs(2);
+const NO_TUNNEL: Duration = Duration::from_secs(1);
 
 /// Whether there is a way to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
