@@ -4,7 +4,7 @@
 //! An answer of ours has a date beside its status. One that is a status alone, and not the trailers of another, is h2's, and all
 //! that it says by itself is that a head is too large. So no table of headers has to be kept.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// The length of a frame's head (RFC 9113, section 4.1).
 const HEAD: usize = 9;
@@ -12,6 +12,10 @@ const HEAD: usize = 9;
 /// How much of a payload is looked at: enough for a status with changes of the table's size in front of it, and for the words
 /// behind the code that a connection ends with.
 const LOOKED_AT: usize = 40;
+
+/// The most streams whose answer has begun that are kept in mind: several times as many as a client may have at a time. Of one that
+/// the client resets h2 says nothing, so those would be without end; the oldest go.
+const MOST_BEGUN: usize = 1024;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -45,13 +49,13 @@ pub(super) struct Verdicts {
     len: usize,
     /// What is left of the payload.
     left: usize,
-    /// Streams whose answer has begun: no more than the client may have.
-    begun: HashSet<u32>,
+    /// Streams whose answer has begun, [`MOST_BEGUN`] at the most.
+    begun: BTreeSet<u32>,
 }
 
 impl Default for Verdicts {
     fn default() -> Self {
-        Self { seen: [0; HEAD + LOOKED_AT], len: 0, left: 0, begun: HashSet::new() }
+        Self { seen: [0; HEAD + LOOKED_AT], len: 0, left: 0, begun: BTreeSet::new() }
     }
 }
 
@@ -97,6 +101,9 @@ impl Verdicts {
             }
             HEADERS => {
                 self.begun.insert(stream);
+                if self.begun.len() > MOST_BEGUN {
+                    self.begun.pop_first();
+                }
                 None
             }
             DATA if last => {
@@ -220,6 +227,21 @@ mod tests {
         for end in ends {
             assert_eq!(told(&[&begun[..], &end, &trailers].concat()), [Verdict::HeadTooLarge]);
         }
+    }
+
+    /// h2 says nothing of a stream that the client resets.
+    #[test]
+    fn answers_that_the_client_broke_off_are_not_kept() {
+        let mut verdicts = Verdicts::default();
+        let mut told = Vec::new();
+        let last = 20_001;
+        for stream in (1..=last).step_by(2) {
+            verdicts.read(&frame(HEADERS, END_HEADERS, stream, &[0x88, 0xbe]), |verdict| told.push(verdict));
+        }
+        assert!(verdicts.begun.len() <= MOST_BEGUN, "{} streams are kept", verdicts.begun.len());
+        // Those of the last are known all the same.
+        verdicts.read(&frame(HEADERS, WHOLE, last, &[0xbe]), |verdict| told.push(verdict));
+        assert_eq!(told, []);
     }
 
     #[test]
