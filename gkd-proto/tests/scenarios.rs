@@ -121,12 +121,12 @@ fn ten_grown_readers_that_stop_leave_room_for_an_eleventh() {
     pair.run_for(secs(2));
     let limit = SessionConfig::default().max_session_window;
     assert!(pair.ends[SERVER].session.stats().unread < limit, "they leave something of {limit}");
-    let eleventh = pair.open(CLIENT, 100 * MIB);
+    let eleventh = pair.open(CLIENT, 400 * MIB);
     pair.run_for(secs(1));
     let before = pair.read(SERVER, eleventh);
     pair.run_for(secs(1));
     let rate = pair.read(SERVER, eleventh) - before;
-    assert!(rate > 40_000_000, "{rate} bytes per second of 100,000,000");
+    assert!(rate > 80_000_000, "{rate} bytes per second of 100,000,000");
 }
 
 /// Of readers that stopped, and together hold all of the session's window, the one that holds most gives way: to end

@@ -57,7 +57,8 @@ struct Piece {
 
 impl Piece {
     /// Takes at most `most` bytes from the front, or up to `largest` where packets of that leave no rest, and those of `most`
-    /// would: a small rest is copied together with what comes next ([`SendHalf::gather`]), which then has another.
+    /// would. Otherwise the last is what is left: alike they would all be too small for their reader to keep, which copies what
+    /// is small beside a read buffer.
     fn cut(&mut self, most: usize, largest: usize) -> Bytes {
         let len = self.bytes.len();
         let packets = len.div_ceil(largest.max(1));
@@ -109,8 +110,9 @@ impl SendHalf {
         Piece { memory: piece.capacity(), bytes: piece.freeze() }
     }
 
-    /// Cuts, numbers and hands out the next packet: at most `most` bytes, or up to `largest` where that leaves no small rest,
-    /// and not less than half of `most` while more is queued. There must be something queued.
+    /// Cuts, numbers and hands out the next packet: at most `most` bytes, or up to `largest` where that leaves no small rest.
+    /// It has less than half of `most` only where nothing is queued behind it, or what was written next fills that half by
+    /// itself. There must be something queued.
     pub(super) fn cut(&mut self, most: usize, largest: usize) -> (PacketNumber, Bytes) {
         let payload = self.take(most, largest);
         self.queued -= payload.len() as u64;
@@ -131,9 +133,10 @@ impl SendHalf {
             }
             self.close_piece();
         }
-        let more = self.pieces.len() > 1 || !self.open_piece.is_empty();
+        let little = most / 2;
+        let next = self.pieces.get(1).map_or(self.open_piece.len(), |piece| piece.bytes.len());
         match self.pieces.front_mut() {
-            Some(piece) if more && piece.bytes.len() < most / 2 => self.gather(most),
+            Some(piece) if piece.bytes.len() < little && (1..little).contains(&next) => self.gather(most),
             Some(piece) => {
                 let cut = piece.cut(most, largest);
                 if piece.bytes.is_empty() {
@@ -145,11 +148,11 @@ impl SendHalf {
         }
     }
 
-    /// Copies small pieces together, so that many small writes do not become many small packets.
+    /// Copies small pieces together, so that many small writes do not become many small packets. A large one stays whole.
     fn gather(&mut self, most: usize) -> Bytes {
         self.close_piece();
         let mut gathered = BytesMut::with_capacity(most.min(self.queued as usize));
-        while let Some(piece) = self.pieces.front_mut() {
+        while let Some(piece) = self.pieces.front_mut().filter(|piece| piece.bytes.len() < most / 2) {
             let taken = piece.bytes.len().min(most - gathered.len());
             gathered.extend_from_slice(&piece.bytes.split_to(taken));
             if !piece.bytes.is_empty() {
@@ -327,11 +330,37 @@ mod tests {
                 assert_eq!(packet.len(), MAX_PAYLOAD, "of {len} bytes");
             }
         }
-        // What a tunnel takes that has room for less.
+    }
+
+    #[test]
+    fn what_is_left_of_a_large_write_does_not_have_the_next_copied() {
         let mut half = SendHalf::default();
-        half.push(Bytes::from(vec![7; 2 * MAX_PAYLOAD]));
-        assert_eq!(half.cut(30_000, 30_000).1.len(), 30_000);
-        assert_eq!(half.cut(FULL_PAYLOAD, FULL_PAYLOAD).1.len(), FULL_PAYLOAD);
+        let pieces: Vec<_> = (0..8).map(|_| Bytes::from(vec![7; 4 * MAX_PAYLOAD])).collect();
+        pieces.iter().for_each(|piece| half.push(piece.clone()));
+        let copied =
+            |packet: &Bytes| !pieces.iter().any(|piece| piece.as_ptr_range().contains(&packet.as_ptr()));
+        // Little room once: then all are cut elsewhere than they would be otherwise.
+        let mut most = 3000;
+        let mut bytes = 0;
+        while half.queued() > 0 {
+            let (_, packet) = half.cut(most, most);
+            bytes += if copied(&packet) { packet.len() } else { 0 };
+            most = FULL_PAYLOAD;
+        }
+        assert!(bytes < MAX_PAYLOAD / 4, "{bytes} bytes were copied");
+    }
+
+    #[test]
+    fn a_small_write_does_not_have_a_large_one_copied_behind_it() {
+        let mut half = SendHalf::default();
+        let large = Bytes::from(vec![7; MAX_PAYLOAD]);
+        for small in [LEAST_PIECE, 3 * LEAST_PIECE] {
+            half.push(Bytes::from(vec![8; small]));
+            half.push(large.clone());
+        }
+        for packet in drain(&mut half, MAX_PAYLOAD) {
+            assert!(packet.len() < MAX_PAYLOAD || packet.as_ptr() == large.as_ptr());
+        }
     }
 
     #[test]
