@@ -236,31 +236,41 @@ impl Queue {
         if seen.round_trip > target && (load.others.rest || fallen) {
             return self.give_up(now);
         }
-        if limit.bytes < fair {
-            // Others hold the queue as it is to be, or it is none, and what is sent in bursts waits for itself.
+        // Others hold the queue as it is to be, or it is none, and what is sent in bursts waits for itself.
+        let towards_fair = || {
             let more = share * slack.as_secs_f64() / 4.0;
             let doubles = limit.rises && seen.round_trip <= target;
-            limit.bytes = if doubles { 2 * limit.bytes } else { limit.bytes + more as u64 }.min(fair);
-            return;
-        }
+            if doubles { 2 * limit.bytes } else { limit.bytes + more as u64 }.min(fair)
+        };
         if seen.round_trip > target {
+            if limit.bytes < fair {
+                limit.bytes = towards_fair();
+                return;
+            }
             // What is held may wait for what was dropped, too, and is then much more than the queue tells.
             let waits = if acked_in > target + slack { acked_in } else { seen.round_trip };
             limit.bytes = shrunk(limit.bytes.min(seen.held), target, waits).max(fair);
             limit.rises = false;
             return;
         }
+        let mut grown = limit.bytes.max(towards_fair());
         if seen.held >= limit.bytes / 10 * 9 {
             let empty = seen.round_trip < least + slack / 2;
             let wants = empty || rate < SHORT * limit.best;
             let more = (share * (target - seen.round_trip).as_secs_f64()) as u64;
-            limit.bytes += match (wants, limit.rises && empty) {
-                (true, true) => more.max(limit.bytes),
-                (true, false) => more,
-                // What is sent in bursts waits for itself, and then this is no queue that stands. If it is, it shows.
-                (false, _) => more / 2,
-            };
+            // Not only to what is fair: where each has a line of its own, all of them may hold too little, and what they
+            // deliver is then no measure.
+            grown = grown.max(
+                limit.bytes
+                    + match (wants, limit.rises && empty) {
+                        (true, true) => more.max(limit.bytes),
+                        (true, false) => more,
+                        // What is sent in bursts waits for itself, and then this is no queue that stands. If it is, it shows.
+                        (false, _) => more / 2,
+                    },
+            );
         }
+        limit.bytes = grown;
     }
 
     /// The queue is not this tunnel's. A limit that had held for long, and for longer than the last rest, was right until
@@ -471,6 +481,41 @@ mod tests {
             let limit = queue.limit().unwrap() as f64;
             assert!(limit > 0.95 * fair, "{limit} of {fair}");
         }
+    }
+
+    /// Each has a line of its own that becomes faster: what all delivered says nothing of it, the short queue does.
+    #[test]
+    fn tunnels_that_hold_their_share_grow_with_their_lines() {
+        let (mut tunnels, mut delivered, mut now) = ([Queue::default(); 4], [0.0; 4], Instant::now());
+        let least = LEAST.as_secs_f64();
+        let mut carried = 0.0;
+        for tick in 0..650 {
+            now += TICK;
+            let each = if tick < 500 { 0.7 } else { 1.0 } * CAPACITY / 4.0;
+            carried = 0.0;
+            for index in 0..4 {
+                let held = tunnels[index].limit().map_or(f64::INFINITY, |limit| limit as f64);
+                let held = held.min(2.0 * each * least);
+                // What is sent in bursts waits for itself.
+                let round_trip = (held / each).max(least + 0.008);
+                let rate = (held / round_trip).min(each);
+                carried += rate;
+                delivered[index] += rate * TICK.as_secs_f64();
+                let path = PathSample {
+                    round_trip: Some(Duration::from_secs_f64(round_trip)),
+                    least_round_trip: Some(LEAST),
+                    ..PathSample::default()
+                };
+                let mut others = Others::default();
+                for other in tunnels[..index].iter().chain(&tunnels[index + 1..]) {
+                    others.add(now, other, &path, Some(LEAST));
+                }
+                let (delivered, held) = (delivered[index] as u64, held as u64);
+                let load = Load { delivered, held, acked_in: path.round_trip, others };
+                tunnels[index].sample(now, &path, load);
+            }
+        }
+        assert!(carried > 0.98 * CAPACITY, "{carried} of {CAPACITY} bytes per second");
     }
 
     #[test]
