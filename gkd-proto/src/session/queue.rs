@@ -254,21 +254,19 @@ impl Queue {
             return;
         }
         let mut grown = limit.bytes.max(towards_fair());
+        // Also beyond what is fair: where each has a line of its own, all may hold too little, and then what they deliver is
+        // no measure.
         if seen.held >= limit.bytes / 10 * 9 {
             let empty = seen.round_trip < least + slack / 2;
             let wants = empty || rate < SHORT * limit.best;
             let more = (share * (target - seen.round_trip).as_secs_f64()) as u64;
-            // Not only to what is fair: where each has a line of its own, all of them may hold too little, and what they
-            // deliver is then no measure.
-            grown = grown.max(
-                limit.bytes
-                    + match (wants, limit.rises && empty) {
-                        (true, true) => more.max(limit.bytes),
-                        (true, false) => more,
-                        // What is sent in bursts waits for itself, and then this is no queue that stands. If it is, it shows.
-                        (false, _) => more / 2,
-                    },
-            );
+            let step = match (wants, limit.rises && empty) {
+                (true, true) => more.max(limit.bytes),
+                (true, false) => more,
+                // What is sent in bursts waits for itself, and then this is no queue that stands. If it is, it shows.
+                (false, _) => more / 2,
+            };
+            grown = grown.max(limit.bytes + step);
         }
         limit.bytes = grown;
     }
