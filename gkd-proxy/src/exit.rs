@@ -13,7 +13,6 @@ use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
 use gkd_core::seldom::Seldom;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +22,7 @@ use crate::destination::UnixPath;
 use crate::destination::{AnnounceRequest, Control, Destination, DestinationError, ListenRequest};
 use crate::dial::{DialCause, DialFailure, Dialer};
 use crate::measure::{MeasureError, Measuring};
-use crate::policy::{Judge, Policy};
+use crate::policy::{InForce, Policy};
 use crate::rate::Limited;
 use crate::relay::{End, RelayConfig, Relayed};
 use crate::reverse::{Offer, Offers, Refusal, Registry};
@@ -33,15 +32,15 @@ use crate::service::files::{Files, serve_files};
 use crate::udp::Idle;
 use crate::ws::WsError;
 
-use relays::Reached;
 #[cfg(unix)]
 use relays::UnixSocket;
+use relays::{Goal, Reached};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
 pub struct Exit {
     dialer: Dialer,
     /// The one in force; it goes over the dialer's own rules.
-    policy: watch::Sender<Arc<Policy>>,
+    policy: InForce,
     relay: RelayConfig,
     limit: Option<Arc<FairLimit>>,
     /// None where nobody may measure.
@@ -137,7 +136,7 @@ pub enum ExitError {
 impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
-        let policy = watch::Sender::new(Arc::new(dialer.rules().clone().into()));
+        let policy = InForce::new(dialer.rules().clone().into());
         Self {
             dialer,
             policy,
@@ -196,7 +195,7 @@ impl Exit {
 
     /// Dials by another policy from now on, or by the same rules for all, and resets the connections that it forbids.
     pub fn set_policy(&self, policy: impl Into<Policy>) {
-        self.policy.send_replace(Arc::new(policy.into()));
+        self.policy.set(policy.into());
     }
 
     /// Has flows of datagrams end as soon as nothing has moved in them for a second, for they have no end of their own that
@@ -208,11 +207,6 @@ impl Exit {
     /// When a flow of datagrams is idle for too long.
     fn idle(&self) -> Idle {
         Idle::new(self.relay.udp_idle_for).or_quiet(self.ending.clone())
-    }
-
-    /// Judges what this peer wants to reach, now and whenever the policy changes.
-    pub fn judge(&self, peer: PeerId) -> Judge {
-        Judge::new(self.policy.subscribe(), peer)
     }
 
     /// Serves one connection: dials its destination, tells the other end the result, and carries bytes until
@@ -234,7 +228,7 @@ impl Exit {
 
     /// The connection within the rate of its peer.
     fn limited<C: VirtualConnection>(&self, connection: C) -> Limited<C> {
-        let rate = self.policy.borrow().of(connection.peer()).rate.clone();
+        let rate = self.policy.terms(connection.peer()).rate.clone();
         Limited::new(connection, rate)
     }
 
@@ -245,16 +239,23 @@ impl Exit {
         connection: &'a C,
     ) -> impl Future<Output = Result<Relayed, ExitError>> + Send + 'a {
         async move {
-            // In a box that goes when it is over: the relay behind it may wait for long.
-            let served = match Box::pin(self.lead(connection)).await {
-                Led::Tcp(mut reached) => self.relay(connection, &mut reached).await,
-                Led::Over(served) => *served,
+            // In a box that goes when it is over, and what it led to is not kept beside it: the relay may wait for long.
+            let mut reached = match Box::pin(self.lead(connection)).await {
+                Led::Tcp(reached) => reached,
+                Led::Over(served) => return self.served(connection, *served),
             };
-            if let Err(error) = &served {
-                self.complain(connection.peer(), error);
-            }
-            served
+            let served = self.relay(connection, &mut reached).await;
+            self.served(connection, served)
         }
+    }
+
+    /// Logs why a connection led nowhere.
+    fn served<C: VirtualConnection>(
+        &self,
+        connection: &C,
+        served: Result<Relayed, ExitError>,
+    ) -> Result<Relayed, ExitError> {
+        served.inspect_err(|error| self.complain(connection.peer(), error))
     }
 
     /// Leads a connection to where its bytes are relayed over TCP, or serves it whole.
@@ -312,8 +313,8 @@ impl Exit {
             return Err(ExitError::Busy(destination));
         };
         // From before the dial, so that no change is missed.
-        let mut judge = self.judge(peer);
-        let dialer = self.dialer.clone().with_rules(judge.terms().rules.clone());
+        let (seen, terms) = self.policy.look(peer);
+        let dialer = self.dialer.clone().with_rules(terms.rules.clone());
         let dialled = async {
             Ok(match &destination {
                 Destination::Udp(target) => Dialled::Udp(dialer.reach_datagrams(peer, target).await?),
@@ -340,10 +341,9 @@ impl Exit {
                 };
                 let base = Reached {
                     socket: (),
-                    destination,
-                    judge,
+                    goal: Goal { destination, address },
+                    seen,
                     mapping,
-                    address,
                     unsent: Bytes::new(),
                     _place: place,
                 };
@@ -488,7 +488,7 @@ impl Exit {
         };
         if let Some(more) = self.failures.note(&kind) {
             // A peer's strings are escaped where these are shown.
-            match &self.policy.borrow().of(peer).name {
+            match &self.policy.terms(peer).name {
                 Some(user) => tracing::warn!(%user, "{error}{more}"),
                 None => tracing::warn!("{error}{more}"),
             }

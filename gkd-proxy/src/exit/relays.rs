@@ -17,7 +17,7 @@ use super::{Exit, ExitError};
 use crate::connection::VirtualConnection;
 use crate::destination::{Destination, Target};
 use crate::dial::{DialCause, DialFailure};
-use crate::policy::Judge;
+use crate::policy::{InForce, Seen};
 use crate::relay::{End, Relayed, relay};
 use crate::rules::Denial;
 use crate::socket::StreamSocket;
@@ -32,16 +32,21 @@ pub(super) struct UnixSocket {
     pub(super) real: Option<PathBuf>,
 }
 
+/// What the rules judge of a destination that was reached.
+pub(super) struct Goal {
+    pub(super) destination: Destination,
+    /// Its address, where it has one.
+    pub(super) address: Option<SocketAddr>,
+}
+
 /// A destination that was reached.
 pub(super) struct Reached<S> {
     pub(super) socket: S,
-    pub(super) destination: Destination,
-    /// The rules that it was dialled by were seen.
-    pub(super) judge: Judge,
+    pub(super) goal: Goal,
+    /// The policy that it was dialled by.
+    pub(super) seen: Seen,
     /// None where the connection's bytes are the destination's.
     pub(super) mapping: Option<Box<Mapping>>,
-    /// Its address, where it has one.
-    pub(super) address: Option<SocketAddr>,
     /// What a relay read of the socket and the connection has not accepted.
     pub(super) unsent: Bytes,
     pub(super) _place: Option<FairPlace>,
@@ -49,8 +54,8 @@ pub(super) struct Reached<S> {
 
 impl<S> Reached<S> {
     pub(super) fn map_socket<T>(self, map: impl FnOnce(S) -> T) -> Reached<T> {
-        let Self { socket, destination, judge, mapping, address, unsent, _place } = self;
-        Reached { socket: map(socket), destination, judge, mapping, address, unsent, _place }
+        let Self { socket, goal, seen, mapping, unsent, _place } = self;
+        Reached { socket: map(socket), goal, seen, mapping, unsent, _place }
     }
 }
 
@@ -62,19 +67,19 @@ impl Exit {
         connection: &'a C,
         reached: &'a mut Reached<TcpStream>,
     ) -> impl Future<Output = Result<Relayed, ExitError>> + Send + 'a {
-        let Reached { socket, destination, judge, address, unsent, .. } = reached;
         async move {
+            let Reached { socket, goal, seen, unsent, .. } = reached;
             let relayed = tokio::select! {
                 // A connection that ended with its session ended for that, and not for rules that changed with it.
                 biased;
                 relayed = relay(socket, connection, unsent, &self.relay) => relayed,
                 // The relay resets both sides when it is dropped.
-                denial = forbidden(judge, destination, address) => {
-                    return Err(ExitError::Forbidden(destination.clone(), denial));
+                denial = forbidden(&self.policy, *seen, connection, goal) => {
+                    return Err(ExitError::Forbidden(goal.destination.clone(), denial));
                 }
             };
             let Relayed { up, down, end } = &relayed;
-            tracing::debug!("{destination}: {down} bytes up, {up} down, {end:?}");
+            tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", goal.destination);
             Ok(relayed)
         }
     }
@@ -86,18 +91,17 @@ impl Exit {
         connection: &C,
         reached: Reached<UnixSocket>,
     ) -> Result<Relayed, ExitError> {
-        let Reached { socket: UnixSocket { mut stream, real }, destination, mut judge, mut unsent, .. } =
-            reached;
+        let Reached { socket: UnixSocket { mut stream, real }, goal, seen, mut unsent, .. } = reached;
         let relayed = tokio::select! {
             // As above.
             biased;
             relayed = relay(&mut stream, connection, &mut unsent, &self.relay) => relayed,
-            denial = forbidden_socket(&mut judge, &destination, &real) => {
-                return Err(ExitError::Forbidden(destination, denial));
+            denial = forbidden_socket(&self.policy, seen, connection, &goal.destination, &real) => {
+                return Err(ExitError::Forbidden(goal.destination, denial));
             }
         };
         let Relayed { up, down, end } = &relayed;
-        tracing::debug!("{destination}: {down} bytes up, {up} down, {end:?}");
+        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", goal.destination);
         Ok(relayed)
     }
 
@@ -107,19 +111,21 @@ impl Exit {
         connection: &C,
         mut reached: Reached<S>,
     ) -> Result<Relayed, ExitError> {
-        let Some(mapping) = &reached.mapping else { return Err(ExitError::NotOffered(reached.destination)) };
+        let Some(mapping) = &reached.mapping else {
+            return Err(ExitError::NotOffered(reached.goal.destination));
+        };
         let mapped = tokio::select! {
             biased;
             mapped = behind(connection, &mut reached.socket, mapping, self.relay.half_closed_for) => mapped,
             // What is dropped resets both sides.
-            denial = forbidden(&mut reached.judge, &reached.destination, &reached.address) => {
-                return Err(ExitError::Forbidden(reached.destination, denial));
+            denial = forbidden(&self.policy, reached.seen, connection, &reached.goal) => {
+                return Err(ExitError::Forbidden(reached.goal.destination, denial));
             }
         };
-        let copied = mapped.map_err(|error| ExitError::WebSocket(reached.destination.clone(), error))?;
+        let copied = mapped.map_err(|error| ExitError::WebSocket(reached.goal.destination.clone(), error))?;
         tracing::debug!(
             "{}: {} bytes to WebSocket, {} from it",
-            reached.destination,
+            reached.goal.destination,
             copied.to_ws,
             copied.to_plain
         );
@@ -134,17 +140,17 @@ impl Exit {
     pub(super) async fn relay_datagrams<C: VirtualConnection>(
         &self,
         connection: &C,
-        mut reached: Reached<UdpSocket>,
+        reached: Reached<UdpSocket>,
     ) -> Result<Relayed, ExitError> {
         let relayed = tokio::select! {
             relayed = to_one(connection, &reached.socket, self.idle()) => relayed,
-            denial = forbidden(&mut reached.judge, &reached.destination, &reached.address) => {
+            denial = forbidden(&self.policy, reached.seen, connection, &reached.goal) => {
                 connection.reset(ResetCode::APPLICATION);
-                return Err(ExitError::Forbidden(reached.destination, denial));
+                return Err(ExitError::Forbidden(reached.goal.destination, denial));
             }
         };
         let Relayed { up, down, end } = &relayed;
-        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.destination);
+        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.goal.destination);
         Ok(relayed)
     }
 
@@ -176,7 +182,7 @@ impl Guide for DatagramGuide<'_> {
     }
 
     fn permits(&self, target: &Target, address: SocketAddr) -> bool {
-        let judged = self.exit.policy.borrow().of(self.peer).rules.check(target.host().name(), address);
+        let judged = self.exit.policy.terms(self.peer).rules.check(target.host().name(), address);
         if let Err(denial) = judged {
             let cause = DialCause::Denied(address.ip(), denial);
             self.exit.complain(self.peer, &ExitError::Dial(Destination::Udp(target.clone()), cause.into()));
@@ -194,33 +200,30 @@ impl Guide for DatagramGuide<'_> {
 }
 
 /// Waits until rules come into force that forbid this address. One that is not known is gone, and forbidden to nobody.
-/// Nearly all relays are waiting in it: a function that were async itself would keep its arguments twice.
-#[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
-fn forbidden<'a>(
-    judge: &'a mut Judge,
-    destination: &'a Destination,
-    address: &'a Option<SocketAddr>,
+fn forbidden<'a, C: VirtualConnection>(
+    policy: &'a InForce,
+    seen: Seen,
+    connection: &'a C,
+    goal: &'a Goal,
 ) -> impl Future<Output = Denial> + Send + 'a {
-    async move {
-        loop {
-            judge.changed().await;
-            let denial = address.and_then(|address| judge.check(destination.name(), address).err());
-            if let Some(denial) = denial {
-                return denial;
-            }
-        }
-    }
+    policy.forbidden(seen, move |policy| {
+        let rules = &policy.terms(connection.peer()).rules;
+        goal.address.and_then(|address| rules.check(goal.destination.name(), address).err())
+    })
 }
 
 /// The same of a Unix socket: its path as it was asked for, and the one that it really has.
 #[cfg(unix)]
-async fn forbidden_socket(judge: &mut Judge, destination: &Destination, real: &Option<PathBuf>) -> Denial {
-    loop {
-        judge.changed().await;
-        let (Destination::Unix(asked), Some(real)) = (destination, real) else { continue };
-        let judged = judge.check_path(Path::new(asked.as_str())).and_then(|()| judge.check_path(real));
-        if let Err(denial) = judged {
-            return denial;
-        }
-    }
+fn forbidden_socket<'a, C: VirtualConnection>(
+    policy: &'a InForce,
+    seen: Seen,
+    connection: &'a C,
+    destination: &'a Destination,
+    real: &'a Option<PathBuf>,
+) -> impl Future<Output = Denial> + Send + 'a {
+    policy.forbidden(seen, move |policy| {
+        let (Destination::Unix(asked), Some(real)) = (destination, real) else { return None };
+        let rules = &policy.terms(connection.peer()).rules;
+        rules.check_path(Path::new(asked.as_str())).and_then(|()| rules.check_path(real)).err()
+    })
 }
