@@ -62,6 +62,7 @@ impl<S> Reached<S> {
 impl Exit {
     /// Carries bytes until both directions have ended. No function that is async itself: it would keep its arguments twice,
     /// and most connections wait in it.
+    #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
     pub(super) fn relay<'a, C: VirtualConnection>(
         &'a self,
         connection: &'a C,
