@@ -21,15 +21,15 @@ pub struct FairLimit {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Peers that have at least one.
-    of: HashMap<PeerId, usize>,
+    /// Peers that have at least one. Shared, for there are many places.
+    of: HashMap<Arc<PeerId>, usize>,
 }
 
 /// A place for one; free again when dropped.
 #[derive(Debug)]
 pub struct FairPlace {
     limit: Arc<FairLimit>,
-    peer: PeerId,
+    peer: Arc<PeerId>,
 }
 
 impl FairLimit {
@@ -41,13 +41,14 @@ impl FairLimit {
     /// A place for one more of this peer, if there is one for it.
     pub fn take(self: &Arc<Self>, peer: PeerId) -> Option<FairPlace> {
         let mut taken = self.lock();
-        let of_peer = taken.of.get(&peer).copied().unwrap_or(0);
+        let known = taken.of.get_key_value(&peer).map(|(peer, count)| (peer.clone(), *count));
+        let (peer, of_peer) = known.unwrap_or_else(|| (Arc::new(peer), 0));
         let left = self.most - taken.all;
         if left == 0 || of_peer >= left.saturating_mul(TIMES_LEFT) {
             return None;
         }
         taken.all += 1;
-        taken.of.insert(peer, of_peer + 1);
+        taken.of.insert(peer.clone(), of_peer + 1);
         Some(FairPlace { limit: self.clone(), peer })
     }
 

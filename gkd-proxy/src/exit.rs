@@ -1,9 +1,8 @@
 //! The end that dials: takes a connection that the other end opened, reaches its destination, and relays
 //! ([`Exit`]).
 
-use std::net::SocketAddr;
-#[cfg(unix)]
-use std::path::{Path, PathBuf};
+mod relays;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,38 +12,35 @@ use gkd_core::fair_limit::{FairLimit, FairPlace};
 use gkd_core::proto::id::PeerId;
 use gkd_core::proto::packet::{DialError, ResetCode};
 use gkd_core::seldom::Seldom;
-#[cfg(unix)]
-use tokio::net::UnixStream;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::VirtualConnection;
 #[cfg(unix)]
 use crate::destination::UnixPath;
-use crate::destination::{AnnounceRequest, Control, Destination, DestinationError, ListenRequest, Target};
+use crate::destination::{AnnounceRequest, Control, Destination, DestinationError, ListenRequest};
 use crate::dial::{DialCause, DialFailure, Dialer};
 use crate::measure::{MeasureError, Measuring};
-use crate::policy::{Judge, Policy};
+use crate::policy::{InForce, Policy};
 use crate::rate::Limited;
-use crate::relay::{End, RelayConfig, Relayed, relay};
+use crate::relay::{End, RelayConfig, Relayed};
 use crate::reverse::{Offer, Offers, Refusal, Registry};
 use crate::rules::Denial;
 use crate::service::announce::Announcer;
 use crate::service::files::{Files, serve_files};
-use crate::socket::StreamSocket;
 use crate::udp::Idle;
-use crate::udp::exit::{Guide, to_any, to_one};
 use crate::ws::WsError;
-use crate::ws::form::Mapping;
-use crate::ws::serve::behind;
+
+#[cfg(unix)]
+use relays::UnixSocket;
+use relays::{Goal, Reached};
 
 /// Serves connections with one dialer. Shared by all connections of a peer, or of all peers.
 pub struct Exit {
     dialer: Dialer,
     /// The one in force; it goes over the dialer's own rules.
-    policy: watch::Sender<Arc<Policy>>,
+    policy: InForce,
     relay: RelayConfig,
     limit: Option<Arc<FairLimit>>,
     /// None where nobody may measure.
@@ -95,35 +91,6 @@ enum Dialled {
     Unix(UnixSocket),
 }
 
-/// A Unix socket, and by rules the path that it really has; none where this end itself named it.
-#[cfg(unix)]
-struct UnixSocket {
-    stream: UnixStream,
-    real: Option<PathBuf>,
-}
-
-/// A destination that was reached.
-struct Reached<S> {
-    socket: S,
-    destination: Destination,
-    /// The rules that it was dialled by were seen.
-    judge: Judge,
-    /// None where the connection's bytes are the destination's.
-    mapping: Option<Box<Mapping>>,
-    /// Its address, where it has one.
-    address: Option<SocketAddr>,
-    /// What a relay read of the socket and the connection has not accepted.
-    unsent: Bytes,
-    _place: Option<FairPlace>,
-}
-
-impl<S> Reached<S> {
-    fn map_socket<T>(self, map: impl FnOnce(S) -> T) -> Reached<T> {
-        let Self { socket, destination, judge, mapping, address, unsent, _place } = self;
-        Reached { socket: map(socket), destination, judge, mapping, address, unsent, _place }
-    }
-}
-
 /// Why a connection led nowhere. The other end was told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -169,7 +136,7 @@ pub enum ExitError {
 impl Exit {
     /// An exit that dials with `dialer`.
     pub fn new(dialer: Dialer, relay: RelayConfig) -> Self {
-        let policy = watch::Sender::new(Arc::new(dialer.rules().clone().into()));
+        let policy = InForce::new(dialer.rules().clone().into());
         Self {
             dialer,
             policy,
@@ -228,7 +195,7 @@ impl Exit {
 
     /// Dials by another policy from now on, or by the same rules for all, and resets the connections that it forbids.
     pub fn set_policy(&self, policy: impl Into<Policy>) {
-        self.policy.send_replace(Arc::new(policy.into()));
+        self.policy.set(policy.into());
     }
 
     /// Has flows of datagrams end as soon as nothing has moved in them for a second, for they have no end of their own that
@@ -240,11 +207,6 @@ impl Exit {
     /// When a flow of datagrams is idle for too long.
     fn idle(&self) -> Idle {
         Idle::new(self.relay.udp_idle_for).or_quiet(self.ending.clone())
-    }
-
-    /// Judges what this peer wants to reach, now and whenever the policy changes.
-    pub fn judge(&self, peer: PeerId) -> Judge {
-        Judge::new(self.policy.subscribe(), peer)
     }
 
     /// Serves one connection: dials its destination, tells the other end the result, and carries bytes until
@@ -266,7 +228,7 @@ impl Exit {
 
     /// The connection within the rate of its peer.
     fn limited<C: VirtualConnection>(&self, connection: C) -> Limited<C> {
-        let rate = self.policy.borrow().of(connection.peer()).rate.clone();
+        let rate = self.policy.terms(connection.peer()).rate.clone();
         Limited::new(connection, rate)
     }
 
@@ -277,16 +239,23 @@ impl Exit {
         connection: &'a C,
     ) -> impl Future<Output = Result<Relayed, ExitError>> + Send + 'a {
         async move {
-            // In a box that goes when it is over: the relay behind it may wait for long.
-            let served = match Box::pin(self.lead(connection)).await {
-                Led::Tcp(mut reached) => self.relay(connection, &mut reached).await,
-                Led::Over(served) => *served,
+            // In a box that goes when it is over, and what it led to is not kept beside it: the relay may wait for long.
+            let mut reached = match Box::pin(self.lead(connection)).await {
+                Led::Tcp(reached) => reached,
+                Led::Over(served) => return self.served(connection, *served),
             };
-            if let Err(error) = &served {
-                self.complain(connection.peer(), error);
-            }
-            served
+            let served = self.relay(connection, &mut reached).await;
+            self.served(connection, served)
         }
+    }
+
+    /// Logs why a connection led nowhere.
+    fn served<C: VirtualConnection>(
+        &self,
+        connection: &C,
+        served: Result<Relayed, ExitError>,
+    ) -> Result<Relayed, ExitError> {
+        served.inspect_err(|error| self.complain(connection.peer(), error))
     }
 
     /// Leads a connection to where its bytes are relayed over TCP, or serves it whole.
@@ -344,8 +313,8 @@ impl Exit {
             return Err(ExitError::Busy(destination));
         };
         // From before the dial, so that no change is missed.
-        let mut judge = self.judge(peer);
-        let dialer = self.dialer.clone().with_rules(judge.terms().rules.clone());
+        let (seen, terms) = self.policy.look(peer);
+        let dialer = self.dialer.clone().with_rules(terms.rules.clone());
         let dialled = async {
             Ok(match &destination {
                 Destination::Udp(target) => Dialled::Udp(dialer.reach_datagrams(peer, target).await?),
@@ -372,10 +341,9 @@ impl Exit {
                 };
                 let base = Reached {
                     socket: (),
-                    destination,
-                    judge,
+                    goal: Goal { destination, address },
+                    seen,
                     mapping,
-                    address,
                     unsent: Bytes::new(),
                     _place: place,
                 };
@@ -487,109 +455,6 @@ impl Exit {
         Ok(served)
     }
 
-    /// Carries bytes until both directions have ended. No function that is async itself: it would keep its arguments twice,
-    /// and most connections wait in it.
-    fn relay<'a, C: VirtualConnection>(
-        &'a self,
-        connection: &'a C,
-        reached: &'a mut Reached<TcpStream>,
-    ) -> impl Future<Output = Result<Relayed, ExitError>> + Send + 'a {
-        let Reached { socket, destination, judge, address, unsent, .. } = reached;
-        async move {
-            let relayed = tokio::select! {
-                // A connection that ended with its session ended for that, and not for rules that changed with it.
-                biased;
-                relayed = relay(socket, connection, unsent, &self.relay) => relayed,
-                // The relay resets both sides when it is dropped.
-                denial = forbidden(judge, destination, address) => {
-                    return Err(ExitError::Forbidden(destination.clone(), denial));
-                }
-            };
-            let Relayed { up, down, end } = &relayed;
-            tracing::debug!("{destination}: {down} bytes up, {up} down, {end:?}");
-            Ok(relayed)
-        }
-    }
-
-    /// The same over a Unix socket.
-    #[cfg(unix)]
-    async fn relay_unix<C: VirtualConnection>(
-        &self,
-        connection: &C,
-        reached: Reached<UnixSocket>,
-    ) -> Result<Relayed, ExitError> {
-        let Reached { socket: UnixSocket { mut stream, real }, destination, mut judge, mut unsent, .. } =
-            reached;
-        let relayed = tokio::select! {
-            // As above.
-            biased;
-            relayed = relay(&mut stream, connection, &mut unsent, &self.relay) => relayed,
-            denial = forbidden_socket(&mut judge, &destination, &real) => {
-                return Err(ExitError::Forbidden(destination, denial));
-            }
-        };
-        let Relayed { up, down, end } = &relayed;
-        tracing::debug!("{destination}: {down} bytes up, {up} down, {end:?}");
-        Ok(relayed)
-    }
-
-    /// Carries bytes between WebSocket and what is plain.
-    async fn map<C: VirtualConnection, S: StreamSocket>(
-        &self,
-        connection: &C,
-        mut reached: Reached<S>,
-    ) -> Result<Relayed, ExitError> {
-        let Some(mapping) = &reached.mapping else { return Err(ExitError::NotOffered(reached.destination)) };
-        let mapped = tokio::select! {
-            biased;
-            mapped = behind(connection, &mut reached.socket, mapping, self.relay.half_closed_for) => mapped,
-            // What is dropped resets both sides.
-            denial = forbidden(&mut reached.judge, &reached.destination, &reached.address) => {
-                return Err(ExitError::Forbidden(reached.destination, denial));
-            }
-        };
-        let copied = mapped.map_err(|error| ExitError::WebSocket(reached.destination.clone(), error))?;
-        tracing::debug!(
-            "{}: {} bytes to WebSocket, {} from it",
-            reached.destination,
-            copied.to_ws,
-            copied.to_plain
-        );
-        let (up, down) = match **mapping {
-            Mapping::FromWs(_) => (copied.to_ws, copied.to_plain),
-            Mapping::ToWs(..) => (copied.to_plain, copied.to_ws),
-        };
-        Ok(Relayed { up, down, end: End::Finished })
-    }
-
-    /// Carries datagrams until either end has enough.
-    async fn relay_datagrams<C: VirtualConnection>(
-        &self,
-        connection: &C,
-        mut reached: Reached<UdpSocket>,
-    ) -> Result<Relayed, ExitError> {
-        let relayed = tokio::select! {
-            relayed = to_one(connection, &reached.socket, self.idle()) => relayed,
-            denial = forbidden(&mut reached.judge, &reached.destination, &reached.address) => {
-                connection.reset(ResetCode::APPLICATION);
-                return Err(ExitError::Forbidden(reached.destination, denial));
-            }
-        };
-        let Relayed { up, down, end } = &relayed;
-        tracing::debug!("{}: {down} bytes up, {up} down, {end:?}", reached.destination);
-        Ok(relayed)
-    }
-
-    /// Carries datagrams, each to where it says.
-    async fn relay_to_any<C: VirtualConnection>(&self, connection: &C) -> Result<Relayed, ExitError> {
-        connection.confirm(Ok(()));
-        let guide = DatagramGuide { exit: self, peer: connection.peer() };
-        let relayed = to_any(connection, &guide, self.idle()).await;
-        let Relayed { up, down, end } = &relayed;
-        tracing::debug!("datagrams: {down} bytes up, {up} down, {end:?}");
-        Ok(relayed)
-    }
-
     /// Room for one more destination of this peer; nothing to hold where there is no bound.
     fn place(&self, peer: PeerId) -> Result<Option<FairPlace>, NoRoom> {
         self.limit.as_ref().map(|limit| limit.take(peer).ok_or(NoRoom)).transpose()
@@ -623,73 +488,10 @@ impl Exit {
         };
         if let Some(more) = self.failures.note(&kind) {
             // A peer's strings are escaped where these are shown.
-            match &self.policy.borrow().of(peer).name {
+            match &self.policy.terms(peer).name {
                 Some(user) => tracing::warn!(%user, "{error}{more}"),
                 None => tracing::warn!("{error}{more}"),
             }
-        }
-    }
-}
-
-/// Where the datagrams of one peer may go.
-struct DatagramGuide<'a> {
-    exit: &'a Exit,
-    peer: PeerId,
-}
-
-impl Guide for DatagramGuide<'_> {
-    type Place = Option<FairPlace>;
-
-    async fn resolve(&self, target: Target) -> Result<Vec<SocketAddr>, DialFailure> {
-        self.exit.dialer.resolve(self.peer, &target).await
-    }
-
-    fn permits(&self, target: &Target, address: SocketAddr) -> bool {
-        let judged = self.exit.policy.borrow().of(self.peer).rules.check(target.host().name(), address);
-        if let Err(denial) = judged {
-            let cause = DialCause::Denied(address.ip(), denial);
-            self.exit.complain(self.peer, &ExitError::Dial(Destination::Udp(target.clone()), cause.into()));
-        }
-        judged.is_ok()
-    }
-
-    fn place(&self) -> Option<Option<FairPlace>> {
-        let place = self.exit.place(self.peer).ok();
-        if place.is_none() {
-            self.exit.complain(self.peer, &ExitError::Busy(Destination::UdpAny));
-        }
-        place
-    }
-}
-
-/// Waits until rules come into force that forbid this address. One that is not known is gone, and forbidden to nobody.
-/// Nearly all relays are waiting in it: a function that were async itself would keep its arguments twice.
-#[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
-fn forbidden<'a>(
-    judge: &'a mut Judge,
-    destination: &'a Destination,
-    address: &'a Option<SocketAddr>,
-) -> impl Future<Output = Denial> + Send + 'a {
-    async move {
-        loop {
-            judge.changed().await;
-            let denial = address.and_then(|address| judge.check(destination.name(), address).err());
-            if let Some(denial) = denial {
-                return denial;
-            }
-        }
-    }
-}
-
-/// The same of a Unix socket: its path as it was asked for, and the one that it really has.
-#[cfg(unix)]
-async fn forbidden_socket(judge: &mut Judge, destination: &Destination, real: &Option<PathBuf>) -> Denial {
-    loop {
-        judge.changed().await;
-        let (Destination::Unix(asked), Some(real)) = (destination, real) else { continue };
-        let judged = judge.check_path(Path::new(asked.as_str())).and_then(|()| judge.check_path(real));
-        if let Err(denial) = judged {
-            return denial;
         }
     }
 }

@@ -88,57 +88,84 @@ pub enum End {
 ///
 /// `unsent` goes to the connection ahead of what the socket sends, and holds what was read of that and is not accepted
 /// yet. It is borrowed because a future keeps what it is handed twice. Dropping the future resets both sides.
-pub async fn relay<S: StreamSocket, C: VirtualConnection>(
-    socket: &mut S,
-    connection: &C,
-    unsent: &mut Bytes,
-    config: &RelayConfig,
-) -> Relayed {
+pub fn relay<'a, S: StreamSocket, C: VirtualConnection>(
+    socket: &'a mut S,
+    connection: &'a C,
+    unsent: &'a mut Bytes,
+    config: &'a RelayConfig,
+) -> impl Future<Output = Relayed> + Send + 'a {
     let (reader, writer) = socket.split();
-    let mut relay = Relay {
+    let carrying = Carrying {
         reader,
-        socket: writer.as_ref(),
         connection,
-        up: Upward { bytes: unsent, size: MIN_READ, count: 0, stage: Stage::Carries, reset: None },
-        down: Downward { batch: Vec::new(), whole: 0, count: 0, ended: false, reset: None },
+        config,
+        up: Upward { bytes: unsent, size: MIN_READ as u32, count: 0, stage: Stage::Carries },
+        down: Downward { batch: Vec::new(), whole: 0, count: 0, ended: false },
         down_first: false,
-        half_closed: None,
         ended: false,
     };
-    let end = poll_fn(|cx| relay.poll(cx, config)).await;
-    relay.ended = true;
-    relay.pass_on(&end);
-    Relayed { up: relay.up.count, down: relay.down.count, end }
+    let mut relay: Relay<'a, S, C> = Relay { writer, carrying };
+    // Made ahead of this, for what it is made of would be kept twice.
+    async move {
+        let end = {
+            let Relay { ref writer, ref mut carrying } = relay;
+            let mut sink = Sink { socket: writer.as_ref(), watches: None };
+            poll_fn(|cx| carrying.poll(cx, &mut sink)).await
+        };
+        relay.carrying.ended = true;
+        relay.pass_on(&end);
+        Relayed { up: relay.carrying.up.count, down: relay.carrying.down.count, end }
+    }
 }
 
-/// A running relay; its drop resets both sides unless it has ended. Polled as a whole: futures of its parts would take
-/// several times the room, and nearly all of its time it waits.
-struct Relay<'a, 's, S: StreamSocket + 's, C: VirtualConnection> {
-    reader: S::ReadHalf<'s>,
-    socket: &'a S,
+/// A running relay; its drop resets both sides unless it has ended.
+struct Relay<'a, S: StreamSocket + 'a, C: VirtualConnection> {
+    writer: S::WriteHalf<'a>,
+    carrying: Carrying<'a, S, C>,
+}
+
+/// Both directions. Polled as a whole: futures of its parts would take several times the room, and nearly all of its time
+/// it waits.
+struct Carrying<'a, S: StreamSocket + 'a, C: VirtualConnection> {
+    reader: S::ReadHalf<'a>,
     connection: &'a C,
+    config: &'a RelayConfig,
     up: Upward<'a>,
-    down: Downward<'a>,
+    down: Downward,
     /// The halves take turns to go first, for the first may use up what the task has of time.
     down_first: bool,
-    half_closed: Option<Box<HalfClosed<'a>>>,
     ended: bool,
+}
+
+/// The socket as it is written, and what is waited for beside reads and writes: those waits borrow it.
+struct Sink<'w, S> {
+    socket: &'w S,
+    /// Most relays never have any.
+    watches: Option<Box<Watches<'w>>>,
 }
 
 /// Waits for what ends a relay while neither a read nor a write would find it.
 type Watch<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
+
+/// What is waited for. Each is made when it is needed first.
+#[derive(Default)]
+struct Watches<'a> {
+    /// For a reset of the socket, while the connection takes nothing.
+    socket: Option<Watch<'a>>,
+    /// For a reset of the connection, while the socket takes nothing.
+    connection: Option<Watch<'a>>,
+    half_closed: Option<HalfClosed<'a>>,
+}
 
 /// From the socket to the connection.
 struct Upward<'a> {
     /// What was read and the connection has not accepted.
     bytes: &'a mut Bytes,
     /// How much is read next.
-    size: usize,
+    size: u32,
     /// Bytes that the connection accepted.
     count: u64,
     stage: Stage,
-    /// Waits for a reset of the socket. Made when it is needed first.
-    reset: Option<Watch<'a>>,
 }
 
 /// How far the direction to the connection has come.
@@ -151,15 +178,13 @@ enum Stage {
 }
 
 /// From the connection to the socket.
-struct Downward<'a> {
+struct Downward {
     /// What was read and the socket has not taken, behind so many pieces that it has.
     batch: Vec<Bytes>,
-    whole: usize,
+    whole: u32,
     /// Bytes that the socket took.
     count: u64,
     ended: bool,
-    /// Waits for a reset of the connection. Made when it is needed first.
-    reset: Option<Watch<'a>>,
 }
 
 /// What is watched while one direction has ended.
@@ -172,37 +197,38 @@ struct HalfClosed<'a> {
     moved: u64,
 }
 
-impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
+impl<'w, 'a: 'w, S: StreamSocket, C: VirtualConnection> Carrying<'a, S, C> {
     /// Ready when it is over.
-    fn poll(&mut self, cx: &mut Context<'_>, config: &RelayConfig) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'w, S>) -> Poll<End> {
         self.down_first = !self.down_first;
         let (up, down) = if self.down_first {
-            let down = self.poll_downward(cx);
-            (self.poll_upward(cx), down)
+            let down = self.poll_downward(cx, sink);
+            (self.poll_upward(cx, sink), down)
         } else {
-            (self.poll_upward(cx), self.poll_downward(cx))
+            (self.poll_upward(cx, sink), self.poll_downward(cx, sink))
         };
         match (up, down) {
             (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),
-            _ => self.poll_half_closed(cx, config),
+            _ => self.poll_half_closed(cx, sink),
         }
     }
 
-    fn poll_upward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_upward(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'w, S>) -> Poll<Result<(), End>> {
         while self.up.stage == Stage::Carries {
             if self.up.bytes.is_empty() {
                 let budget = ready!(coop::poll_proceed(cx));
-                let read = ready!(poll_read::<S>(&mut self.reader, cx, self.up.size)).map_err(End::Socket)?;
+                let read = ready!(poll_read::<S>(&mut self.reader, cx, self.up.size as usize))
+                    .map_err(End::Socket)?;
                 budget.made_progress();
                 if read.is_empty() {
                     self.up.stage = Stage::Ends;
                     break;
                 }
-                self.up.size = next_size(self.up.size, read.len());
+                self.up.size = next_size(self.up.size as usize, read.len()) as u32;
                 *self.up.bytes = read;
             }
-            ready!(self.poll_send(cx))?;
+            ready!(self.poll_send(cx, sink))?;
         }
         if self.up.stage == Stage::Ends {
             ready!(self.connection.poll_shutdown(cx)).map_err(End::Connection)?;
@@ -213,13 +239,14 @@ impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
 
     /// Hands what was read to the connection. While it takes none, a reset of the socket would go unseen; so it is
     /// looked for. (Otherwise the read finds it, behind what arrived before it.)
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'w, S>) -> Poll<Result<(), End>> {
         while !self.up.bytes.is_empty() {
             match self.connection.poll_write_bytes(cx, self.up.bytes) {
                 Poll::Ready(accepted) => self.up.count += accepted.map_err(End::Connection)? as u64,
                 Poll::Pending => {
-                    let socket = self.socket;
-                    let reset = self.up.reset.get_or_insert_with(|| Box::pin(socket_error(socket)));
+                    let socket = sink.socket;
+                    let watch = &mut sink.watches.get_or_insert_default().socket;
+                    let reset = watch.get_or_insert_with(|| Box::pin(socket_error(socket)));
                     return reset.as_mut().poll(cx).map(Err);
                 }
             }
@@ -227,16 +254,16 @@ impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_downward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_downward(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'w, S>) -> Poll<Result<(), End>> {
         while !self.down.ended {
-            ready!(self.poll_write(cx))?;
+            ready!(self.poll_write(cx, sink))?;
             let budget = ready!(coop::poll_proceed(cx));
             let batch = ready!(poll_read_batch(self.connection, cx)).map_err(End::Connection)?;
             budget.made_progress();
             self.down.batch = batch;
             if self.down.batch.is_empty() {
                 self.down.ended = true;
-                self.socket.shutdown_write().map_err(End::Socket)?;
+                sink.socket.shutdown_write().map_err(End::Socket)?;
             }
         }
         Poll::Ready(Ok(()))
@@ -244,21 +271,22 @@ impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
 
     /// Writes what was read to the socket. While it takes none, a reset of the connection would go unseen; so it is
     /// looked for. (Otherwise the read finds it.)
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        while self.down.whole < self.down.batch.len() {
-            let rest = &mut self.down.batch[self.down.whole..];
-            match try_write(self.socket, rest) {
+    fn poll_write(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'w, S>) -> Poll<Result<(), End>> {
+        while (self.down.whole as usize) < self.down.batch.len() {
+            let rest = &mut self.down.batch[self.down.whole as usize..];
+            match try_write(sink.socket, rest) {
                 Ok(written) => {
                     self.down.count += written as u64;
-                    self.down.whole += take_front(rest, written);
+                    self.down.whole += take_front(rest, written) as u32;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Poll::Ready(ready) = self.socket.poll_write_ready(cx) {
+                    if let Poll::Ready(ready) = sink.socket.poll_write_ready(cx) {
                         ready.map_err(End::Socket)?;
                         continue;
                     }
                     let connection = self.connection;
-                    let reset = self.down.reset.get_or_insert_with(|| Box::pin(connection_lost(connection)));
+                    let watch = &mut sink.watches.get_or_insert_default().connection;
+                    let reset = watch.get_or_insert_with(|| Box::pin(connection_lost(connection)));
                     return reset.as_mut().poll(cx).map(Err);
                 }
                 Err(error) => return Poll::Ready(Err(End::Socket(error))),
@@ -275,16 +303,17 @@ impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
     }
 
     /// While one direction has ended: ready when the rest has to be given up.
-    fn poll_half_closed(&mut self, cx: &mut Context<'_>, config: &RelayConfig) -> Poll<End> {
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'w, S>) -> Poll<End> {
         let up_ended = self.up.stage != Stage::Carries;
         if !up_ended && !self.down.ended {
             return Poll::Pending;
         }
-        let (socket, connection, moved) = (self.socket, self.connection, self.up.count + self.down.count);
-        let watch = self.half_closed.get_or_insert_with(|| {
-            let socket = up_ended.then(|| Box::pin(socket_error(socket)) as Watch<'a>);
+        let (connection, config, moved) = (self.connection, self.config, self.up.count + self.down.count);
+        let socket = sink.socket;
+        let watch = sink.watches.get_or_insert_default().half_closed.get_or_insert_with(|| {
+            let socket = up_ended.then(|| Box::pin(socket_error(socket)) as Watch<'w>);
             let idle = Box::pin(sleep(config.half_closed_for));
-            Box::new(HalfClosed { socket, connection: Box::pin(connection_lost(connection)), idle, moved })
+            HalfClosed { socket, connection: Box::pin(connection_lost(connection)), idle, moved }
         });
         for reset in watch.socket.iter_mut().chain([&mut watch.connection]) {
             if let Poll::Ready(end) = reset.as_mut().poll(cx) {
@@ -300,26 +329,28 @@ impl<'a, S: StreamSocket, C: VirtualConnection> Relay<'a, '_, S, C> {
             watch.idle.as_mut().reset(Instant::now() + config.half_closed_for);
         }
     }
+}
 
+impl<S: StreamSocket, C: VirtualConnection> Relay<'_, S, C> {
     /// Tells the other side how one side ended.
     fn pass_on(&self, end: &End) {
         match end {
             End::Finished => {}
-            End::Socket(_) => self.connection.reset(ResetCode::STREAM),
-            End::Connection(_) => self.socket.reset_on_drop(),
+            End::Socket(_) => self.carrying.connection.reset(ResetCode::STREAM),
+            End::Connection(_) => self.writer.as_ref().reset_on_drop(),
             End::Idle => {
-                self.connection.reset(ResetCode::TIMED_OUT);
-                self.socket.reset_on_drop();
+                self.carrying.connection.reset(ResetCode::TIMED_OUT);
+                self.writer.as_ref().reset_on_drop();
             }
         }
     }
 }
 
-impl<S: StreamSocket, C: VirtualConnection> Drop for Relay<'_, '_, S, C> {
+impl<S: StreamSocket, C: VirtualConnection> Drop for Relay<'_, S, C> {
     fn drop(&mut self) {
-        if !self.ended {
-            self.connection.reset(ResetCode::APPLICATION);
-            self.socket.reset_on_drop();
+        if !self.carrying.ended {
+            self.carrying.connection.reset(ResetCode::APPLICATION);
+            self.writer.as_ref().reset_on_drop();
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -234,6 +235,39 @@ async fn a_rate_holds_for_all_connections_of_a_peer_also_where_it_comes_while_th
     // Less the 64 KiB that may move at once, and a turn that is not paid for yet.
     let least = (2 * LEN - 64 * 1024 - 16 * 1024) as u64 / 8_000;
     assert!(began.elapsed().as_secs() >= least, "{:?}", began.elapsed());
+}
+
+/// A resolver that answers when it is told to.
+struct Told(Arc<tokio::sync::Notify>);
+
+impl Resolve for Told {
+    fn resolve(&self, _name: &str, port: u16) -> Resolving {
+        let told = self.0.clone();
+        Box::pin(async move {
+            told.notified().await;
+            Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+        })
+    }
+}
+
+#[tokio::test]
+async fn rules_that_change_while_a_destination_is_dialled_reset_it_as_well() {
+    let all = || Rules::allow(["127.0.0.0/8".parse().unwrap()]);
+    let answer = Arc::<tokio::sync::Notify>::default();
+    let dialer = Dialer::new(all()).with_resolver(Told(answer.clone()));
+    let exit = Arc::new(Exit::new(dialer, RelayConfig::default()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (near, far) = memory::pair(to(&format!("name.example:{port}")));
+    let served = exit.clone().spawn(far);
+    tokio::task::yield_now().await;
+    exit.set_policy(rules(&all(), "name.example").as_ref().clone());
+    answer.notify_one();
+    let (mut destination, _) = listener.accept().await.unwrap();
+    near.until_reset().await;
+    assert!(matches!(served.await.unwrap(), Err(ExitError::Forbidden(_, Denial::Rule(1)))));
+    let error = destination.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 /// A resolver that never answers.
