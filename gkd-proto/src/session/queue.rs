@@ -445,74 +445,71 @@ mod tests {
         assert!(!tell(&mut queue, 2, 2 * AVERAGE), "nobody takes its part, so strangers do");
     }
 
-    #[test]
-    fn one_that_holds_little_on_a_line_of_its_own_comes_to_a_share() {
-        let (each, least) = (CAPACITY / 4.0, LEAST.as_secs_f64());
-        let (mut tunnels, mut delivered, mut now) = ([Queue::default(); 4], [0.0; 4], Instant::now());
-        for tick in 0..2000 {
-            now += TICK;
-            if tick == 1000 {
-                tunnels[0].limit.as_mut().unwrap().bytes = LEAST_HELD;
-            }
+    /// Four tunnels, each of which has a line of its own and may have twice of what that takes on the way.
+    struct OwnLines {
+        now: Instant,
+        tunnels: [Queue; 4],
+        delivered: [f64; 4],
+    }
+
+    impl OwnLines {
+        fn new() -> Self {
+            Self { now: Instant::now(), tunnels: [Queue::default(); 4], delivered: [0.0; 4] }
+        }
+
+        /// Each line takes so many bytes per second; what is sent in bursts waits for itself for so long, in seconds. What
+        /// all carried, in bytes per second.
+        fn tick(&mut self, each: f64, burst: f64) -> f64 {
+            let least = LEAST.as_secs_f64();
+            let mut carried = 0.0;
+            self.now += TICK;
             for index in 0..4 {
-                let held = tunnels[index].limit().map_or(f64::INFINITY, |limit| limit as f64);
+                let held = self.tunnels[index].limit().map_or(f64::INFINITY, |limit| limit as f64);
                 let held = held.min(2.0 * each * least);
-                // What is sent in bursts waits for itself, and for late acknowledgements.
-                let round_trip = (held / each).max(least + 0.014);
-                delivered[index] += (held / round_trip).min(each) * TICK.as_secs_f64();
+                let round_trip = (held / each).max(least + burst);
+                let rate = (held / round_trip).min(each);
+                carried += rate;
+                self.delivered[index] += rate * TICK.as_secs_f64();
                 let path = PathSample {
                     round_trip: Some(Duration::from_secs_f64(round_trip)),
                     least_round_trip: Some(LEAST),
                     ..PathSample::default()
                 };
                 let mut others = Others::default();
-                for other in tunnels[..index].iter().chain(&tunnels[index + 1..]) {
-                    others.add(now, other, &path, Some(LEAST));
+                for other in self.tunnels[..index].iter().chain(&self.tunnels[index + 1..]) {
+                    others.add(self.now, other, &path, Some(LEAST));
                 }
-                let (delivered, held) = (delivered[index] as u64, held as u64);
+                let (delivered, held) = (self.delivered[index] as u64, held as u64);
                 let load = Load { delivered, held, acked_in: path.round_trip, others };
-                tunnels[index].sample(now, &path, load);
+                self.tunnels[index].sample(self.now, &path, load);
             }
+            carried
         }
-        let fair = each * (least + 0.014);
-        for queue in tunnels {
+    }
+
+    #[test]
+    fn one_that_holds_little_on_a_line_of_its_own_comes_to_a_share() {
+        let (each, mut lines) = (CAPACITY / 4.0, OwnLines::new());
+        for tick in 0..2000 {
+            if tick == 1000 {
+                lines.tunnels[0].limit.as_mut().unwrap().bytes = LEAST_HELD;
+            }
+            lines.tick(each, 0.014);
+        }
+        let fair = each * (LEAST.as_secs_f64() + 0.014);
+        for queue in lines.tunnels {
             let limit = queue.limit().unwrap() as f64;
             assert!(limit > 0.95 * fair, "{limit} of {fair}");
         }
     }
 
-    /// Each has a line of its own that becomes faster: what all delivered says nothing of it, the short queue does.
+    /// What all delivered says nothing of lines that became faster; the short queue does.
     #[test]
     fn tunnels_that_hold_their_share_grow_with_their_lines() {
-        let (mut tunnels, mut delivered, mut now) = ([Queue::default(); 4], [0.0; 4], Instant::now());
-        let least = LEAST.as_secs_f64();
-        let mut carried = 0.0;
-        for tick in 0..650 {
-            now += TICK;
-            let each = if tick < 500 { 0.7 } else { 1.0 } * CAPACITY / 4.0;
-            carried = 0.0;
-            for index in 0..4 {
-                let held = tunnels[index].limit().map_or(f64::INFINITY, |limit| limit as f64);
-                let held = held.min(2.0 * each * least);
-                // What is sent in bursts waits for itself.
-                let round_trip = (held / each).max(least + 0.008);
-                let rate = (held / round_trip).min(each);
-                carried += rate;
-                delivered[index] += rate * TICK.as_secs_f64();
-                let path = PathSample {
-                    round_trip: Some(Duration::from_secs_f64(round_trip)),
-                    least_round_trip: Some(LEAST),
-                    ..PathSample::default()
-                };
-                let mut others = Others::default();
-                for other in tunnels[..index].iter().chain(&tunnels[index + 1..]) {
-                    others.add(now, other, &path, Some(LEAST));
-                }
-                let (delivered, held) = (delivered[index] as u64, held as u64);
-                let load = Load { delivered, held, acked_in: path.round_trip, others };
-                tunnels[index].sample(now, &path, load);
-            }
-        }
+        let mut lines = OwnLines::new();
+        (0..500).for_each(|_| _ = lines.tick(0.7 * CAPACITY / 4.0, 0.008));
+        (0..149).for_each(|_| _ = lines.tick(CAPACITY / 4.0, 0.008));
+        let carried = lines.tick(CAPACITY / 4.0, 0.008);
         assert!(carried > 0.98 * CAPACITY, "{carried} of {CAPACITY} bytes per second");
     }
 
