@@ -151,14 +151,25 @@ impl SendHalf {
     /// Copies small pieces together, so that many small writes do not become many small packets. A large one stays whole.
     fn gather(&mut self, most: usize) -> Bytes {
         self.close_piece();
-        let mut gathered = BytesMut::with_capacity(most.min(self.queued as usize));
-        while let Some(piece) = self.pieces.front_mut().filter(|piece| piece.bytes.len() < most / 2) {
-            let taken = piece.bytes.len().min(most - gathered.len());
-            gathered.extend_from_slice(&piece.bytes.split_to(taken));
-            if !piece.bytes.is_empty() {
+        let is_little = |piece: &Piece| piece.bytes.len() < most / 2;
+        let mut size = 0;
+        for piece in self.pieces.iter().take_while(|piece| is_little(piece)) {
+            size += piece.bytes.len();
+            if size >= most {
                 break;
             }
-            self.pieces.pop_front();
+        }
+        // No more than that: a packet keeps its memory until it is acknowledged.
+        let size = size.min(most);
+        let mut gathered = BytesMut::with_capacity(size);
+        while gathered.len() < size
+            && let Some(piece) = self.pieces.front_mut()
+        {
+            let taken = piece.bytes.len().min(size - gathered.len());
+            gathered.extend_from_slice(&piece.bytes.split_to(taken));
+            if piece.bytes.is_empty() {
+                self.pieces.pop_front();
+            }
         }
         gathered.freeze()
     }
@@ -330,6 +341,22 @@ mod tests {
                 assert_eq!(packet.len(), MAX_PAYLOAD, "of {len} bytes");
             }
         }
+        // What a tunnel takes that has room for less.
+        let mut half = SendHalf::default();
+        half.push(Bytes::from(vec![7; 2 * MAX_PAYLOAD]));
+        assert_eq!(half.cut(30_000, 30_000).1.len(), 30_000);
+        assert_eq!(half.cut(FULL_PAYLOAD, FULL_PAYLOAD).1.len(), FULL_PAYLOAD);
+    }
+
+    #[test]
+    fn small_writes_in_front_of_a_large_one_keep_no_more_than_a_multiple_of_themselves() {
+        let mut half = SendHalf::default();
+        (0..2).for_each(|_| half.push(Bytes::from(vec![8; LEAST_PIECE])));
+        half.push(Bytes::from(vec![7; MAX_PAYLOAD]));
+        let (_, packet) = half.cut(FULL_PAYLOAD, MAX_PAYLOAD);
+        assert_eq!(packet.len(), 2 * LEAST_PIECE);
+        let memory = packet.try_into_mut().expect("nobody else has a slice of what it keeps").capacity();
+        assert!(memory <= PINNED * 2 * LEAST_PIECE, "{} bytes keep {memory}", 2 * LEAST_PIECE);
     }
 
     #[test]
