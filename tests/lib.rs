@@ -9,7 +9,7 @@ pub mod web;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -37,9 +37,9 @@ pub fn binaries() -> &'static Path {
     })
 }
 
-/// A port of 127.0.0.1 on which nothing listens now.
+/// A port of 127.0.0.1 on which nothing listens now; another one each time.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    gkd_load::ports::free_port().unwrap()
 }
 
 /// Waits until something listens there.
@@ -158,7 +158,9 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("---- {} ----\n{}", self.log.display(), self.log());
+            // The folder may have gone first; a second panic would hide the first one.
+            let log = std::fs::read_to_string(&self.log).unwrap_or_else(|error| error.to_string());
+            eprintln!("---- {} ----\n{log}", self.log.display());
         }
         self.child.kill().ok();
         self.child.wait().ok();

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use gkd_load::ports;
 use tempfile::TempDir;
 
 use crate::load;
@@ -146,7 +147,7 @@ impl Chain {
 
 /// A free port of loopback.
 pub(crate) fn local() -> Result<SocketAddr> {
-    Ok((Ipv4Addr::LOCALHOST, process::free_port()?).into())
+    Ok((Ipv4Addr::LOCALHOST, ports::free_port()?).into())
 }
 
 fn relays(

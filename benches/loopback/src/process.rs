@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use gkd_load::ports;
 use rustix::process::{Pid, Signal};
 
 /// How long a program may take until it does what it is for.
@@ -45,7 +46,7 @@ impl Process {
             .arg("--")
             .arg(command.get_program())
             .args(command.get_args());
-        let log = folder.join(format!("{}-{}.log", program.display(), free_port()?));
+        let log = folder.join(format!("{}-{}.log", program.display(), ports::free_port()?));
         let (out, error) = (File::create(&log)?, File::options().append(true).open(&log)?);
         let child = tied.stdin(Stdio::null()).stdout(out).stderr(error).env("NO_COLOR", "1").spawn();
         let child = child.with_context(|| format!("cannot start {}", program.display()))?;
@@ -133,11 +134,6 @@ pub(crate) fn kib(text: &str, name: &str) -> Result<u64> {
     let line = text.lines().find(|line| line.starts_with(name));
     let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
     number.with_context(|| format!("the system does not tell {name:?}"))
-}
-
-/// A port of 127.0.0.1 on which nothing listens now.
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Waits until something listens there.

@@ -28,9 +28,9 @@ pub(crate) fn link(server: &PublicKey, user: &SecretKey, address: &str) -> Strin
     Link::new(*server, user.clone(), vec![address.parse().unwrap()]).to_string()
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago; another one each time.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    gkd_load::ports::free_port().unwrap()
 }
 
 /// The binary, without anything of this machine's environment but what its runtime needs.

@@ -298,7 +298,7 @@ fn a_range_of_ports_is_listened_on() {
     let (files, _) = Files::initialised();
     // Free a moment ago; another process may take one, so there are several tries.
     for _ in 0..20 {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let first = gkd_load::ports::free_port().unwrap();
         if first > 65_530 || (first..first + 3).any(|port| TcpListener::bind(("127.0.0.1", port)).is_err()) {
             continue;
         }

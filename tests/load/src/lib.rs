@@ -1,3 +1,5 @@
-//! Content whose every byte is checked by its position, for the load and for whoever else moves some.
+//! What the load shares with whoever else moves bytes and starts programs: content whose every byte is checked by
+//! its position, and ports.
 
 pub mod content;
+pub mod ports;
