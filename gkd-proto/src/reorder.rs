@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 
 use crate::id::PacketNumber;
 
@@ -51,16 +52,17 @@ pub enum Inserted<T> {
 /// A ring indexed by packet number: no item is searched for, compared or moved to make room for another.
 /// Inserting and popping take constant time, amortised over growth; filling a hole also looks once at each
 /// item that it makes readable. What is far ahead of all that, so that its slots would be holes nearly all, waits
-/// beside the ring in an ordered map until it comes near: one number costs the logarithm of how many wait there.
+/// beside the ring in an ordered map until it comes near: one number costs the logarithm of how many wait there. What
+/// is next while nothing is readable, nearly everything on a good path, has a place of its own in front of the ring.
 ///
 /// # Memory
 /// A slot takes `size_of::<Option<T>>()` bytes (32 for `Bytes`). There are as many slots as the next power
 /// of two above the part of the [`span`](Self::span) that is near: at most twice that, eight at least, none before
-/// the first insert. So it grows to 256 slots, or to eight for each item held if that is more, whatever numbers
-/// come. When the buffer becomes empty, a
-/// ring of more than 64 slots is released at once: it took half as many deliveries as it has slots to get
-/// there, so this costs each of them next to nothing, and a smaller ring is kept for the next time. Likewise one of
-/// more than 256 slots is made smaller when what is left spans an eighth of them.
+/// the first item that comes out of order or while another is readable. So it grows to 256 slots, or to eight for
+/// each item held if that is more, whatever numbers come. When the buffer becomes empty, a ring of more than 64 slots
+/// is released at once: it took half as many deliveries as it has slots to get there, so this costs each of them next
+/// to nothing, and a smaller ring is kept for the next time. Likewise one of more than 256 slots is made smaller when
+/// what is left spans an eighth of them.
 /// [`shrink`](Self::shrink) releases that too.
 ///
 /// # Numbers
@@ -80,6 +82,8 @@ pub enum Inserted<T> {
 /// ```
 #[derive(Clone, Debug, Hash)]
 pub struct ReorderBuffer<T> {
+    /// The item `next`, if nothing was readable when it came. Its slot, if there is one, is empty.
+    front: Option<T>,
     /// Number `n` is at `n` modulo the length, which is zero or a power of two.
     slots: Vec<Option<T>>,
     /// The number that is delivered next.
@@ -112,22 +116,16 @@ impl<T> ReorderBuffer<T> {
         };
         let first = first.0;
         let (next, missing, end) = (first, first, first);
-        Self { slots: Vec::new(), next, missing, behind: 0, end, far: BTreeMap::new(), limit }
+        Self { front: None, slots: Vec::new(), next, missing, behind: 0, end, far: BTreeMap::new(), limit }
     }
 
     /// Takes `item` as number `number`, or gives it back if that number was taken before or is too far.
     // Inlined always: handed over in memory, an item costs more than all that is done here.
     #[inline(always)]
     pub fn insert(&mut self, number: PacketNumber, item: T) -> Inserted<T> {
-        // What is in order and has a slot comes first: that is nearly everything.
-        let ahead = (self.missing - self.next) as usize;
-        let index = self.index(self.missing);
-        if number.0 == self.missing
-            && number.0 < u64::MAX
-            && ahead < self.limit.min(self.slots.len())
-            && let Some(slot @ None) = self.slots.get_mut(index)
-        {
-            *slot = Some(item);
+        // What is in order while nothing is readable comes first: that is nearly everything.
+        if number.0 == self.next && self.next == self.missing && number.0 < u64::MAX {
+            self.front = Some(item);
             self.missing += 1;
             if self.behind > 0 {
                 self.find_hole();
@@ -163,7 +161,9 @@ impl<T> ReorderBuffer<T> {
         *slot = Some(item);
         if number == self.missing {
             self.missing += 1;
-            self.find_hole();
+            if self.behind > 0 {
+                self.find_hole();
+            }
             return Inserted::InOrder;
         }
         self.behind += 1;
@@ -204,6 +204,7 @@ impl<T> ReorderBuffer<T> {
             (self.next, self.missing) = (after, after);
             if self.behind > 0 {
                 self.find_hole();
+                self.release();
             }
             return true;
         }
@@ -211,23 +212,36 @@ impl<T> ReorderBuffer<T> {
     }
 
     /// Takes the next item, if it is here.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<T> {
         if self.next == self.missing {
             return None;
         }
+        if let Some(item) = self.front.take() {
+            self.next += 1;
+            // Nothing else that is held, no large ring.
+            if self.behind > 0 {
+                self.release();
+            }
+            return Some(item);
+        }
         let index = self.index(self.next);
         let item = self.slots[index].take();
         self.next += 1;
-        if self.slots.len() > KEPT_CAPACITY {
-            self.release();
-        }
+        self.release();
         item
     }
 
     /// Releases a ring that is no longer needed, or not that large.
-    #[inline]
+    #[inline(always)]
     fn release(&mut self) {
+        if self.slots.len() > KEPT_CAPACITY {
+            self.release_large();
+        }
+    }
+
+    #[inline]
+    fn release_large(&mut self) {
         if self.is_empty() {
             self.slots = Vec::new();
         } else if self.slots.len() > NEAR
@@ -246,7 +260,9 @@ impl<T> ReorderBuffer<T> {
     /// The item with this number, if it is held.
     #[inline]
     pub fn get(&self, number: PacketNumber) -> Option<&T> {
-        if self.in_ring(number.0) {
+        if number.0 == self.next && self.front.is_some() {
+            self.front.as_ref()
+        } else if self.in_ring(number.0) {
             self.slots[self.index(number.0)].as_ref()
         } else if self.far.is_empty() {
             None
@@ -257,7 +273,9 @@ impl<T> ReorderBuffer<T> {
 
     /// The item that is held as `number`, to be changed in place.
     pub fn get_mut(&mut self, number: PacketNumber) -> Option<&mut T> {
-        if self.in_ring(number.0) {
+        if number.0 == self.next && self.front.is_some() {
+            self.front.as_mut()
+        } else if self.in_ring(number.0) {
             let index = self.index(number.0);
             self.slots[index].as_mut()
         } else {
@@ -315,21 +333,23 @@ impl<T> ReorderBuffer<T> {
 
     /// The items held, with their numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (PacketNumber, &T)> {
-        let near = (self.next..self.ring_end())
-            .filter_map(|number| Some((number, self.slots[self.index(number)].as_ref()?)));
+        let front = self.front.iter().map(|item| (self.next, item));
+        let near =
+            self.ring_numbers().filter_map(|number| Some((number, self.slots[self.index(number)].as_ref()?)));
         let far = self.far.iter().map(|(number, item)| (*number, item));
-        near.chain(far).map(|(number, item)| (PacketNumber(number), item))
+        front.chain(near).chain(far).map(|(number, item)| (PacketNumber(number), item))
     }
 
     /// The items held, in no order, to be changed in place.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.slots.iter_mut().flatten().chain(self.far.values_mut())
+        self.front.iter_mut().chain(self.slots.iter_mut().flatten()).chain(self.far.values_mut())
     }
 
     /// Takes out every item, readable or not, in order, and releases the ring. The numbers count as never
     /// arrived. What the iterator is not asked for is dropped with it.
     pub fn drain(&mut self) -> impl Iterator<Item = (PacketNumber, T)> + use<T> {
-        let near = self.next..self.ring_end();
+        let near = self.ring_numbers();
+        let front = self.front.take().map(|item| (self.next, item));
         let mut slots = std::mem::take(&mut self.slots);
         let far = std::mem::take(&mut self.far);
         (self.missing, self.behind, self.end) = (self.next, 0, self.next);
@@ -337,7 +357,7 @@ impl<T> ReorderBuffer<T> {
             let index = ring_index(number, slots.len());
             Some((number, slots[index].take()?))
         });
-        near.chain(far).map(|(number, item)| (PacketNumber(number), item))
+        front.into_iter().chain(near).chain(far).map(|(number, item)| (PacketNumber(number), item))
     }
 
     /// Drops every item and releases the ring. The numbers count as never arrived.
@@ -349,15 +369,15 @@ impl<T> ReorderBuffer<T> {
     /// stands idle; a busy one would only allocate again.
     pub fn shrink(&mut self) {
         self.come_near();
-        let span = self.ring_end() - self.next;
-        if span == 0 {
+        let numbers = self.ring_numbers();
+        if numbers.is_empty() {
             self.slots = Vec::new();
             return;
         }
-        let capacity = ring_capacity(span as usize);
+        let capacity = ring_capacity((numbers.end - self.next) as usize);
         if capacity < self.slots.len() {
             let mut slots = empty_slots(capacity);
-            for number in self.next..self.ring_end() {
+            for number in numbers {
                 let index = self.index(number);
                 slots[ring_index(number, capacity)] = self.slots[index].take();
             }
@@ -370,7 +390,8 @@ impl<T> ReorderBuffer<T> {
     pub fn invariants(&self) {
         let slots = self.slots.len();
         assert!(slots == 0 || (slots.is_power_of_two() && slots >= MIN_CAPACITY), "{slots} slots");
-        let near = self.ring_end() - self.next;
+        let numbers = self.ring_numbers();
+        let near = if numbers.is_empty() { 0 } else { numbers.end - self.next };
         assert!(near <= slots as u64, "a ring of {slots} slots for a span of {near}");
         assert!(self.far.keys().all(|number| *number > self.missing && *number >= self.end), "far is behind");
         assert!(self.span() <= self.limit, "the span is above the limit");
@@ -382,7 +403,8 @@ impl<T> ReorderBuffer<T> {
         } else {
             assert!(self.end > self.missing && self.get(PacketNumber(self.end - 1)).is_some());
         }
-        let filled = self.slots.iter().filter(|slot| slot.is_some()).count() + self.far.len();
+        let in_ring = self.slots.iter().filter(|slot| slot.is_some()).count();
+        let filled = usize::from(self.front.is_some()) + in_ring + self.far.len();
         assert_eq!((filled, self.iter().count()), (self.len(), self.len()), "items are where they belong");
         assert!(!self.is_empty() || slots <= KEPT_CAPACITY, "an empty buffer holds {slots} slots");
         assert!(slots <= NEAR.max(2 * SPARSE * near as usize), "{slots} slots for a span of {near}");
@@ -391,6 +413,11 @@ impl<T> ReorderBuffer<T> {
     #[inline]
     fn index(&self, number: u64) -> usize {
         ring_index(number, self.slots.len())
+    }
+
+    /// The numbers between which everything is that is in the ring.
+    fn ring_numbers(&self) -> Range<u64> {
+        self.next + u64::from(self.front.is_some())..self.ring_end()
     }
 
     /// One above the highest number in the ring.

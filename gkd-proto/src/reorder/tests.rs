@@ -320,10 +320,12 @@ fn apply(operation: &Operation, buffer: &mut ReorderBuffer<u32>, model: &mut Mod
         Operation::Shrink => {
             buffer.shrink();
             let needed = |span: usize| if span == 0 { 0 } else { span.next_power_of_two().max(MIN_CAPACITY) };
-            // What is far ahead may have come near when it was inserted, and may not.
+            // What is next takes no slot if nothing was readable when it came. What is far ahead may have come near when
+            // it was inserted, and may not.
             let near = (model.missing() - model.next) as usize;
-            assert!((needed(near)..=needed(buffer.span())).contains(&buffer.capacity()));
-            assert!(buffer.span() > NEAR || buffer.capacity() == needed(buffer.span()));
+            let least = if near == 1 { 0 } else { needed(near) };
+            assert!((least..=needed(buffer.span())).contains(&buffer.capacity()));
+            assert!(buffer.span() == 1 || buffer.span() > NEAR || buffer.capacity() == needed(buffer.span()));
         }
     }
 }
@@ -374,6 +376,39 @@ proptest! {
             delivered.extend(popped(&mut buffer));
         }
         prop_assert_eq!(delivered, (0..200).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_is_handed_on_one_by_one_allocates_nothing() {
+    let mut buffer = ReorderBuffer::new(100);
+    for number in 0..1000 {
+        assert_eq!(put(&mut buffer, number), Inserted::InOrder);
+        assert_eq!((buffer.peek(), buffer.len(), buffer.span()), (Some(&number), 1, 1));
+        assert_eq!(popped(&mut buffer), [number]);
+    }
+    assert_eq!(buffer.capacity(), 0);
+}
+
+/// Neither leaves by the ring.
+#[test]
+fn a_ring_becomes_smaller_by_what_is_delivered_and_by_what_comes_next() {
+    for past in [false, true] {
+        let mut buffer = ReorderBuffer::new(MAX_LIMIT);
+        assert!((0..3000).all(|number| put_unchecked(&mut buffer, number) == Inserted::InOrder));
+        assert_eq!(put(&mut buffer, 3519), Inserted::OutOfOrder);
+        assert_eq!(popped(&mut buffer).len(), 3000);
+        assert_eq!(buffer.capacity(), 4096);
+        for number in 3000..3519 {
+            if past {
+                assert!(buffer.deliver(PacketNumber(number)));
+            } else {
+                assert_eq!(put(&mut buffer, number), Inserted::InOrder);
+                assert_eq!(buffer.pop(), Some(number));
+            }
+            buffer.invariants();
+        }
+        assert_eq!(popped(&mut buffer), [3519]);
     }
 }
 
