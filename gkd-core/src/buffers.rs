@@ -18,8 +18,8 @@ pub const LARGEST: usize = 256 * 1024;
 const LEAST: usize = LARGEST / 4;
 
 /// The most that is kept, in bytes, what packets still hold included. A connection over loopback has some 10 MB on its
-/// way.
-const MOST: usize = 16 * 1024 * 1024;
+/// way, at each end, and where there is no room for them each read allocates.
+const MOST: usize = 32 * 1024 * 1024;
 
 /// A free buffer that nobody took for so long goes, and for twice as long at the most it stays.
 const UNUSED: Duration = Duration::from_millis(100);
