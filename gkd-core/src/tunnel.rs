@@ -356,9 +356,11 @@ impl Tunnel {
         let (buf, out) = (&mut self.buf, &mut self.out);
         // One that is over gets nothing more to carry.
         let writes = self.over || self.flush || out.has_remaining();
+        // The clock is asked for where less can be read next time.
+        let is_timed = self.want > *READ.start();
         let (result, ended, took) = self.manager.with_tunnel(|state, now| {
             let result = state.receive(now, tunnel, buf);
-            let took = now.elapsed();
+            let took = if is_timed { now.elapsed() } else { Duration::ZERO };
             // One that broke a rule ends at once, and gets nothing either; but the session's end it tells.
             let broken = result.as_ref().is_err_and(|error| error.scope() != Scope::Session);
             let may = if writes || broken { May::GoOn } else { ask(state, now, handle, room, out, cx) };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::TunnelManager;
+use super::{Time, TunnelManager};
 
 /// How long tunnels may take to say that the session ended before they are closed without.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -16,36 +16,37 @@ pub(super) async fn drive(manager: Arc<TunnelManager>) {
     let sleep = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(sleep);
     let mut close_by: Option<Instant> = None;
-    let mut not_before = Instant::now();
+    let (mut looks, mut not_before) = (true, Instant::now());
     loop {
-        let (mut due, ended, gone) = manager.with(|state, _| {
-            state.armed = state.session.poll_timeout();
-            let ended = state.ended.is_some();
-            (state.armed, ended, ended && state.tunnels.is_empty())
+        let Time { now, mut due, ended, has_tunnels } = manager.keep_time(|state, now| {
+            if looks {
+                state.look(now);
+                not_before = now + TICK;
+            }
         });
-        if gone {
+        if ended && !has_tunnels {
             break;
         }
         if ended {
-            let by = *close_by.get_or_insert_with(|| Instant::now() + CLOSE_WITHIN);
-            if Instant::now() >= by {
+            let by = *close_by.get_or_insert(now + CLOSE_WITHIN);
+            if now >= by {
                 break manager.with(|state, _| state.drop_tunnels());
             }
             due = Some(due.map_or(by, |due| due.min(by)));
         }
-        match due {
+        looks = match due {
             Some(due) => {
                 sleep.as_mut().reset(due.max(not_before).into());
                 tokio::select! {
-                    () = &mut sleep => {
-                        manager.with(|state, now| state.session.handle_timeout(now));
-                        not_before = Instant::now() + TICK;
-                    }
-                    () = manager.timer.notified() => {}
+                    () = &mut sleep => true,
+                    () = manager.timer.notified() => false,
                 }
             }
-            None => manager.timer.notified().await,
-        }
+            None => {
+                manager.timer.notified().await;
+                false
+            }
+        };
     }
     if let Some(end) = manager.ended() {
         tracing::debug!(session = ?manager.id, "the session ended: {end}");

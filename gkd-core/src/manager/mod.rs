@@ -75,6 +75,15 @@ pub(crate) enum May {
     GoOn,
 }
 
+/// What the driver is told.
+struct Time {
+    now: Instant,
+    /// When it is to look again.
+    due: Option<Instant>,
+    ended: bool,
+    has_tunnels: bool,
+}
+
 /// One session and all that waits for it.
 pub(crate) struct TunnelManager {
     /// The session's id.
@@ -144,7 +153,7 @@ impl TunnelManager {
         self.call(|state, now, batch| {
             let result = call(state, now);
             state.settle(now, batch);
-            state.arm(batch);
+            state.arm(now, batch);
             result
         })
     }
@@ -171,22 +180,36 @@ impl TunnelManager {
             let (result, may) = call(state, now);
             state.settle(now, batch);
             if may == May::Rest {
-                state.arm(batch);
+                state.arm(now, batch);
             }
             result
+        })
+    }
+
+    /// The driver's call, which looks when its time has come; when that is next, and how the session stands.
+    fn keep_time(self: &Arc<Self>, look: impl FnOnce(&mut State, Instant)) -> Time {
+        self.call(|state, now, batch| {
+            look(state, now);
+            state.settle(now, batch);
+            Time {
+                now,
+                due: state.armed,
+                ended: state.ended.is_some(),
+                has_tunnels: !state.tunnels.is_empty(),
+            }
         })
     }
 
     /// Calls under the lock; what came of it is carried out behind it.
     fn call<R>(self: &Arc<Self>, call: impl FnOnce(&mut State, Instant, &mut Batch) -> R) -> R {
         // Both are declared before the guard, so that they act behind the lock.
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         let _on_panic = WakeOnPanic(&self.timer);
         let mut state = self.lock(&mut batch);
         let now = Instant::now();
         let result = call(&mut state, now, &mut batch);
         drop(state);
-        self.carry_out(batch);
+        self.carry_out(&mut batch);
         result
     }
 
@@ -201,7 +224,7 @@ impl TunnelManager {
         })
     }
 
-    fn carry_out(self: &Arc<Self>, mut batch: Batch) {
+    fn carry_out(self: &Arc<Self>, batch: &mut Batch) {
         if batch.rearm {
             self.timer.notify_one();
         }

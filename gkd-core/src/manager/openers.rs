@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::TunnelManager;
+use super::batch::Wakers;
 
 /// Who waits to open a connection.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ impl Openers {
     }
 
     /// Calls so many that no more than `room` are on their way.
-    pub(super) fn call(&mut self, room: usize, wakers: &mut Vec<Waker>) {
+    pub(super) fn call(&mut self, room: usize, wakers: &mut Wakers) {
         while self.called < room
             && let Some((_, waker)) = self.waiting.pop_first()
         {
@@ -52,7 +53,7 @@ impl Openers {
     }
 
     /// Calls all: what is opened now fails, or another limit holds.
-    pub(super) fn call_all(&mut self, wakers: &mut Vec<Waker>) {
+    pub(super) fn call_all(&mut self, wakers: &mut Wakers) {
         self.call(usize::MAX, wakers);
     }
 }

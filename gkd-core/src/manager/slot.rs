@@ -4,6 +4,8 @@ use std::task::Waker;
 
 use gkd_proto::packet::{DialError, ResetCode};
 
+use super::batch::Wakers;
+
 /// One connection that has a handle, or waits to be accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
@@ -73,7 +75,7 @@ impl Slot {
     }
 
     /// Wakes everybody: there is nothing more to wait for.
-    pub(crate) fn wake_all(&mut self, wakers: &mut Vec<Waker>) {
+    pub(crate) fn wake_all(&mut self, wakers: &mut Wakers) {
         wakers.extend(self.reader.take());
         wakers.extend(self.writer.take());
         wakers.extend(self.reset_waker.take());
@@ -84,7 +86,7 @@ impl Slot {
 }
 
 /// Puts a waker in its place; the one that stood there goes to `replaced`, to be dropped behind the lock.
-pub(crate) fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Vec<Waker>) {
+pub(crate) fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Wakers) {
     match place {
         Some(standing) if standing.will_wake(waker) => {}
         _ => replaced.extend(place.replace(waker.clone())),

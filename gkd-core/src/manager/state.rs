@@ -1,33 +1,39 @@
 //! What the lock of a [`TunnelManager`](super::TunnelManager) guards: the session, and beside it the handles of
 //! its tunnels and connections. Turns the session's events into wake-ups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gkd_proto::Session;
 use gkd_proto::error::TunnelError;
 use gkd_proto::id::{ConnectionId, SessionId, Side, TunnelId};
 use gkd_proto::packet::{CloseCode, DialError, ResetCode};
+use gkd_proto::session::hash::{IdHash, IdMap};
 use gkd_proto::session::{DropReason, Event};
 
-use super::batch::Batch;
+use super::batch::{Batch, Wakers};
 use super::openers::{Opener, Openers};
 use super::{Line, Phase, SessionEnd, Slot, TunnelHandle};
+use crate::identity::new_seed;
 
 /// Connections of one session that wait to be accepted. One above it is answered with
 /// [`DialError::Busy`]: whoever opens that many without being served is better told than kept.
 pub(super) const BACKLOG: usize = 1024;
 
+/// How long it may go unseen that the session's time-out came nearer: as long as an acknowledgement waits at the least,
+/// so that most are seen in time.
+pub(super) const LOOK_APART: Duration = Duration::from_millis(5);
+
 /// What the lock guards.
 pub(crate) struct State {
     pub(crate) session: Session,
     /// Connections that a handle holds, or that wait to be accepted.
-    pub(super) slots: HashMap<ConnectionId, Slot>,
-    pub(super) tunnels: HashMap<TunnelId, Arc<TunnelHandle>>,
+    pub(super) slots: IdMap<ConnectionId, Slot>,
+    pub(super) tunnels: BTreeMap<TunnelId, Arc<TunnelHandle>>,
     /// Waiting to be accepted, by their place in the row, which their slot names.
     pub(super) backlog: BTreeMap<u64, (ConnectionId, Bytes)>,
     next_place: u64,
@@ -39,6 +45,8 @@ pub(crate) struct State {
     told_refused: bool,
     /// When the driver will wake by itself.
     pub(super) armed: Option<Instant>,
+    /// When the session was last asked for its time-out.
+    looked: Option<Instant>,
     pub(super) ended: Option<SessionEnd>,
     /// Whether there was a tunnel when that was last looked at.
     line: Line,
@@ -47,9 +55,9 @@ pub(crate) struct State {
     /// Tasks that wait until the other end has acknowledged some of what was opened.
     openers: Openers,
     /// Wakers of which a call found that they are to be woken behind the lock.
-    woken: Vec<Waker>,
+    woken: Wakers,
     /// Wakers that were replaced, to be dropped behind the lock.
-    replaced: Vec<Waker>,
+    replaced: Wakers,
     /// Where the newest tunnel comes from.
     pub(crate) remote: Option<SocketAddr>,
 }
@@ -59,9 +67,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) session: &'a mut Session,
     pub(crate) slot: &'a mut Slot,
     /// Where wakers go that others took the place of.
-    pub(crate) replaced: &'a mut Vec<Waker>,
+    pub(crate) replaced: &'a mut Wakers,
     /// Where wakers go that are to be woken.
-    pub(crate) woken: &'a mut Vec<Waker>,
+    pub(crate) woken: &'a mut Wakers,
 }
 
 /// A connection that the other end opened, on its way to a [`Connection`](crate::Connection).
@@ -75,20 +83,21 @@ impl State {
     pub(super) fn new(session: Session) -> Self {
         Self {
             session,
-            slots: HashMap::new(),
-            tunnels: HashMap::new(),
+            slots: IdMap::with_hasher(IdHash::new(new_seed())),
+            tunnels: BTreeMap::new(),
             backlog: BTreeMap::new(),
             next_place: 0,
             queued: false,
             told_full: false,
             told_refused: false,
             armed: None,
+            looked: None,
             ended: None,
             line: Line::default(),
             draining: None,
             openers: Openers::default(),
-            woken: Vec::new(),
-            replaced: Vec::new(),
+            woken: Wakers::new(),
+            replaced: Wakers::new(),
             remote: None,
         }
     }
@@ -187,16 +196,34 @@ impl State {
             // The driver ends with the last tunnel.
             batch.rearm = true;
         }
-        batch.wakers.append(&mut self.woken);
-        batch.replaced.append(&mut self.replaced);
+        for (to, from) in [(&mut batch.wakers, &mut self.woken), (&mut batch.replaced, &mut self.replaced)] {
+            if !from.is_empty() {
+                to.append(from);
+            }
+        }
     }
 
-    /// Has the driver look again if the session's time-out came nearer. Takes time for each tunnel.
-    pub(super) fn arm(&mut self, batch: &mut Batch) {
-        let due = self.session.poll_timeout();
+    /// Has the driver look again if the session's time-out came nearer. To ask for it takes time for each tunnel, so it
+    /// is not asked for more often than every [`LOOK_APART`]: at the end of that the driver looks.
+    pub(super) fn arm(&mut self, now: Instant, batch: &mut Batch) {
+        let next_look = self.looked.map(|looked| looked + LOOK_APART).filter(|next| now < *next);
+        let due = next_look.or_else(|| {
+            self.looked = Some(now);
+            self.session.poll_timeout()
+        });
         if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
             self.armed = due;
             batch.rearm = true;
+        }
+    }
+
+    /// The driver's look: handles what is due.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.looked = Some(now);
+        self.armed = self.session.poll_timeout();
+        if self.armed.is_some_and(|due| now >= due) {
+            self.session.handle_timeout(now);
+            self.armed = self.session.poll_timeout();
         }
     }
 
@@ -246,7 +273,7 @@ impl State {
         &mut self,
         id: ConnectionId,
         batch: &mut Batch,
-        handle: impl FnOnce(&mut Slot, &mut Vec<Waker>),
+        handle: impl FnOnce(&mut Slot, &mut Wakers),
     ) {
         if let Some(slot) = self.slots.get_mut(&id) {
             handle(slot, &mut batch.wakers);

@@ -19,7 +19,7 @@ use gkd_proto::{SessionConfig, Transmit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::TunnelManager;
-use super::state::BACKLOG;
+use super::state::{BACKLOG, LOOK_APART};
 use crate::{Client, Server, SessionEnd, SessionHandle};
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -202,6 +202,35 @@ async fn connections_that_are_reset_while_they_wait_leave_their_place_at_once() 
     }
     let expected = (most - 1..2 * most - 1).filter(|index| *index != most).chain([2 * most]).map(id);
     assert_eq!(accepted, expected.collect::<Vec<_>>());
+}
+
+/// A session is not asked for its time-out at every call. What brings it nearer between two looks is seen all the same.
+#[tokio::test]
+async fn what_comes_right_behind_a_look_is_acknowledged_in_time() {
+    let near = manager(Side::Server);
+    let tunnel = TunnelId(0);
+    let parameters = SessionConfig::default().parameters();
+    let hello =
+        Hello { version: VERSION, session: near.id, tunnel, exists: false, parameters, dead: Vec::new() };
+    let (_, handle) = near.add_accepted(&hello, false, None).unwrap();
+    told(&near, tunnel);
+    // The driver rests.
+    tokio::task::yield_now().await;
+    near.with(|state, now| state.look(now));
+    let id = ConnectionId::from_index(Side::Client, 0);
+    hear(&near, tunnel, [Packet::Connect(Connect { connection: id, destination: "a".into() })]);
+    assert!(near.with(|state, now| state.armed.is_some_and(|due| due <= now + LOOK_APART)));
+
+    let woken = Arc::new(Woken::default());
+    handle.ready.register(&Waker::from(woken.clone()));
+    within(async {
+        while woken.0.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let packets = told(&near, tunnel);
+    assert!(packets.iter().any(|packet| matches!(packet, Packet::Ack(_))), "{packets:?}");
 }
 
 /// Whoever waits for the other end goes elsewhere when nothing leads there.

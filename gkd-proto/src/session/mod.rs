@@ -13,7 +13,7 @@ mod decline;
 mod estimate;
 mod event;
 mod handle;
-mod hash;
+pub mod hash;
 mod incoming;
 mod inspect;
 mod invariants;
