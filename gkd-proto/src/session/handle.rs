@@ -178,7 +178,8 @@ impl<'a> ConnectionMut<'a> {
     }
 
     /// Answers the other end's Connect. After an error the connection ends, and the id is no longer known.
-    /// A second answer, and one to a connection of this end, change nothing.
+    /// A second answer, and one to a connection of this end, change nothing. A good one to an opener that has sent
+    /// something, and so does not wait for it, goes with the acknowledgement of that, if that is due within 25 ms.
     pub fn connected(self, result: Result<(), DialError>) {
         let (session, id, now) = (self.session, self.id, self.now);
         let Some(connection) = session.connections.get_mut(&id) else { return };
@@ -199,7 +200,15 @@ impl<'a> ConnectionMut<'a> {
             session.queued -= connection.send.clear();
             session.release_memory();
         }
-        session.queue_control(id);
+        // Who has sent something does not wait for a good answer. It goes with what is sent next, or with the
+        // acknowledgement of that.
+        let waits =
+            result.is_err() || session.connections.get(&id).is_some_and(|it| !it.receive.any_arrived());
+        if waits || !session.acknowledges_soon() {
+            session.queue_control(id);
+        } else {
+            session.queue_patient_control(id);
+        }
         session.discard(now, id);
     }
 

@@ -512,16 +512,23 @@ impl Session {
     }
 
     fn queue_control(&mut self, id: ConnectionId) {
-        if self.is_closed() {
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.has_control() {
-            if !connection.in_control_queue {
-                connection.in_control_queue = true;
-                self.schedule.control.push_back(id);
-            }
+        if self.queue_patient_control(id) {
             self.wake_one();
         }
+    }
+
+    /// As [`queue_control`](Self::queue_control), but it waits for whatever is sent next. Whether there is any.
+    fn queue_patient_control(&mut self, id: ConnectionId) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        let Some(connection) = self.connections.get_mut(&id).filter(|it| it.has_control()) else {
+            return false;
+        };
+        if !connection.in_control_queue {
+            connection.in_control_queue = true;
+            self.schedule.control.push_back(id);
+        }
+        true
     }
 }

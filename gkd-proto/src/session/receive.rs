@@ -79,6 +79,11 @@ impl ReceiveHalf {
         self.implied_charge().saturating_sub(self.window.consumed())
     }
 
+    /// Whether anything arrived.
+    pub(super) fn any_arrived(&self) -> bool {
+        self.implied_packets > 0
+    }
+
     /// Takes a Data packet into the ring. An error changes nothing.
     pub(super) fn insert(&mut self, data: Data) -> Result<Arrival, Violation> {
         let Data { connection, number, payload } = data;

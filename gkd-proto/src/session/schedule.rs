@@ -287,6 +287,12 @@ impl Session {
         }
     }
 
+    /// Some tunnel tells what it counted before long, and with it what waits.
+    pub(super) fn acknowledges_soon(&self) -> bool {
+        let tells = |tunnel: &Tunnel| tunnel.ack_due || tunnel.ack_deadline().is_some();
+        self.tunnels.values().any(|tunnel| tunnel.is_in_use() && !tunnel.suspect && tells(tunnel))
+    }
+
     /// Some tunnel in use is not suspect; else a suspect one is better than none.
     pub(super) fn has_healthy_tunnel(&self) -> bool {
         self.tunnels.values().any(|tunnel| tunnel.is_in_use() && !tunnel.suspect)
@@ -302,8 +308,9 @@ mod tests {
 
     use super::*;
     use crate::handshake::{Hello, Parameters, VERSION};
-    use crate::id::{BootId, SessionId, Side};
-    use crate::packet::{Ack, Connect, Packet, Reset, ResetCode};
+    use crate::id::{BootId, PacketNumber, SessionId, Side};
+    use crate::packet::{Ack, Connect, Connected, Data, DialError, Packet, Reset, ResetCode};
+    use crate::session::tunnel::ACK_DELAY;
     use crate::{SessionConfig, Transmit};
 
     const TUNNEL: TunnelId = TunnelId(0);
@@ -337,14 +344,17 @@ mod tests {
             self.session.handle_recv(self.now, TUNNEL, &mut bytes).unwrap();
         }
 
-        /// The client reads all there is, and acknowledges it.
-        fn acknowledge(&mut self) {
+        /// All that there is to send.
+        fn says(&mut self) -> Vec<Packet> {
             let mut out = Transmit::new();
             while self.session.poll_transmit(self.now, TUNNEL, 64 * 1024, &mut out) {}
             let mut bytes = BytesMut::from(&out.copy_to_bytes(out.remaining())[..]);
-            while let Some(packet) = Packet::decode(&mut bytes).unwrap() {
-                self.counted += u64::from(packet.is_counted());
-            }
+            std::iter::from_fn(|| Packet::decode(&mut bytes).unwrap()).collect()
+        }
+
+        /// The client reads all there is, and acknowledges it.
+        fn acknowledge(&mut self) {
+            self.counted += self.says().iter().filter(|packet| packet.is_counted()).count() as u64;
             self.take(Packet::Ack(Ack { tunnel: TUNNEL, count: self.counted, delay: 0 }));
             while self.session.poll_event().is_some() {}
         }
@@ -358,6 +368,33 @@ mod tests {
         /// As much as is taken; how much that is.
         fn write(&mut self, connection: ConnectionId, bytes: &[u8]) -> usize {
             self.session.connection(self.now, connection).unwrap().write_slice(bytes).unwrap()
+        }
+    }
+
+    /// Otherwise each connection that is opened with its first bytes costs both ends one more waking up.
+    #[test]
+    fn a_good_answer_that_nobody_waits_for_goes_with_the_acknowledgement() {
+        let answers = [(false, Ok(())), (true, Err(DialError::Refused)), (true, Ok(()))];
+        for (index, (wrote, answer)) in answers.into_iter().enumerate() {
+            let mut served = Served::new(Parameters::default());
+            let connection = served.open(index as u64);
+            if wrote {
+                let (number, payload) = (PacketNumber(0), "x".into());
+                served.take(Packet::Data(Data { connection, number, payload }));
+            }
+            served.session.tunnels_to_poll();
+            assert_eq!(served.says(), [], "the acknowledgement can wait");
+            served.session.connection(served.now, connection).unwrap().connected(answer);
+            let waits = wrote && answer.is_ok();
+            assert_eq!(served.session.tunnels_to_poll().count(), usize::from(!waits));
+            if waits {
+                served.now = served.session.poll_timeout().unwrap();
+                assert!(served.now <= Instant::now() + ACK_DELAY);
+                served.session.handle_timeout(served.now);
+                assert_eq!(served.session.tunnels_to_poll().count(), 1);
+            }
+            let connected = Packet::Connected(Connected { connection, result: answer });
+            assert!(matches!(&served.says()[..], [Packet::Ack(_), told] if *told == connected));
         }
     }
 

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use gkd_proto::error::WelcomeError;
 use gkd_proto::handshake::{Hello, Reject, RejectCode, decode_answer};
 use gkd_proto::id::{BootId, SessionId, Side, TunnelId};
-use gkd_proto::packet::Packet;
+use gkd_proto::packet::{Connected, Packet};
 use gkd_proto::{Session, SessionConfig, Transmit};
 
 use crate::end::End;
@@ -229,7 +229,7 @@ impl World {
         if batch.is_empty() {
             return Ok(false);
         }
-        if !named && holds_counted(&batch) {
+        if !named && holds_urgent(&batch) {
             return Err(format!(
                 "{}: tunnel {tunnel} has something to send, and no tunnel was named",
                 NAMES[end]
@@ -469,11 +469,13 @@ impl At<'_> {
 }
 
 /// Whether a batch holds a packet that must not wait. An acknowledgement also goes out before it is due, if a tunnel
-/// is polled.
-fn holds_counted(batch: &Bytes) -> bool {
+/// is polled; and a good answer waits for one where nobody waits for it.
+fn holds_urgent(batch: &Bytes) -> bool {
     let mut bytes = BytesMut::from(&batch[..]);
     let mut packets = std::iter::from_fn(|| Packet::decode(&mut bytes).ok().flatten());
-    packets.any(|packet| packet.is_counted())
+    packets.any(|packet| {
+        packet.is_counted() && !matches!(packet, Packet::Connected(Connected { result: Ok(()), .. }))
+    })
 }
 
 /// The bytes of a batch.
