@@ -26,7 +26,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::buffers::{self, Busy};
 use crate::carrier::Carrier;
-use crate::manager::{May, State, TunnelGuard, TunnelHandle, TunnelManager};
+use crate::manager::{State, TunnelGuard, TunnelHandle, TunnelManager};
 
 /// The smallest and the largest read. Small ones keep an idle tunnel cheap, large ones save system calls and
 /// locks on a busy one.
@@ -149,8 +149,6 @@ struct Tunnel {
     flush: bool,
     /// The session was asked for a batch and had none: it wakes this task when it has.
     asked: bool,
-    /// The session was called since it was last asked for its time.
-    unarmed: bool,
     room: usize,
     /// Set while bytes move.
     tick: Option<Pin<Box<Sleep>>>,
@@ -185,7 +183,6 @@ impl Tunnel {
             out: Transmit::new(),
             flush: false,
             asked: false,
-            unarmed: false,
             room: FIRST_ROOM,
             tick: None,
             busy: None,
@@ -231,9 +228,6 @@ impl Tunnel {
             self.moved |= read.moved | write.moved;
             self.poll_tick(cx);
             if read.rests && write.rests {
-                if std::mem::take(&mut self.unarmed) {
-                    self.manager.with(|_, _| ());
-                }
                 return Poll::Pending;
             }
             if self.is_turn_over() {
@@ -358,16 +352,15 @@ impl Tunnel {
         let writes = self.over || self.flush || out.has_remaining();
         // The clock is asked for where less can be read next time.
         let is_timed = self.want > *READ.start();
-        let (result, ended, took) = self.manager.with_tunnel(|state, now| {
+        let (result, ended, took, asked) = self.manager.with(|state, now| {
             let result = state.receive(now, tunnel, buf);
             let took = if is_timed { now.elapsed() } else { Duration::ZERO };
             // One that broke a rule ends at once, and gets nothing either; but the session's end it tells.
             let broken = result.as_ref().is_err_and(|error| error.scope() != Scope::Session);
-            let may = if writes || broken { May::GoOn } else { ask(state, now, handle, room, out, cx) };
-            ((result, state.ended().is_some(), took), may)
+            let asked = !writes && !broken && !ask(state, now, handle, room, out, cx);
+            (result, state.ended().is_some(), took, asked)
         });
-        self.unarmed = writes || result.is_err() || out.has_remaining();
-        self.asked = !self.unarmed;
+        self.asked = asked && result.is_ok();
         self.want = size_for_time(self.want, took);
         match result {
             Ok(()) => Ok(()),
@@ -394,9 +387,7 @@ impl Tunnel {
                 }
                 if !self.asked {
                     let (handle, room, out) = (&self.handle, self.room, &mut self.out);
-                    self.manager.with_tunnel(|state, now| ((), ask(state, now, handle, room, out, cx)));
-                    self.unarmed = out.has_remaining();
-                    self.asked = !self.unarmed;
+                    self.asked = !self.manager.with(|state, now| ask(state, now, handle, room, out, cx));
                 }
                 if self.asked {
                     turn.rests = true;
@@ -553,8 +544,8 @@ impl Drop for Tunnel {
     }
 }
 
-/// Asks the session for a batch. The task may rest when there is none: it was registered under the lock, so that what the
-/// session gets to send from now on wakes it.
+/// Asks the session for a batch; whether there is one. If not, the task may rest: it was registered under the lock, so
+/// that what the session gets to send from now on wakes it.
 fn ask(
     state: &mut State,
     now: std::time::Instant,
@@ -562,12 +553,12 @@ fn ask(
     room: usize,
     out: &mut Transmit,
     cx: &Context<'_>,
-) -> May {
-    if state.session.poll_transmit(now, handle.id, room, out) {
-        return May::GoOn;
+) -> bool {
+    let any = state.session.poll_transmit(now, handle.id, room, out);
+    if !any {
+        handle.ready.register(cx.waker());
     }
-    handle.ready.register(cx.waker());
-    May::Rest
+    any
 }
 
 /// What the session took long over is read in smaller parts: half of `want` next time.

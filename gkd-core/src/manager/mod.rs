@@ -66,15 +66,6 @@ pub(crate) struct Line {
     pub(crate) up: bool,
 }
 
-/// What a tunnel's task may do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum May {
-    /// Wait for what wakes it.
-    Rest,
-    /// Go on: it has something to do.
-    GoOn,
-}
-
 /// What the driver is told.
 struct Time {
     now: Instant,
@@ -158,32 +149,13 @@ impl TunnelManager {
         })
     }
 
-    /// As [`with`](Self::with), for what a program does with one connection. That brings no time-out nearer: what it
-    /// gives a tunnel to do, the tunnel's task takes under the lock, and asks then. So the session is not asked for its
-    /// time, which would be a third of what a small message costs.
+    /// As [`with`](Self::with), for what a program does with one connection.
     pub(crate) fn with_connection<R>(
         self: &Arc<Self>,
         id: ConnectionId,
         call: impl FnOnce(Parts<'_>, Instant) -> R,
     ) -> R {
-        self.call(|state, now, batch| {
-            let result = call(state.parts(id), now);
-            state.settle(now, batch);
-            result
-        })
-    }
-
-    /// As [`with`](Self::with), for a tunnel's task at work. The session is asked for its time only when the call says that
-    /// the task may rest now; before it rests otherwise, the task has to call [`with`](Self::with).
-    pub(crate) fn with_tunnel<R>(self: &Arc<Self>, call: impl FnOnce(&mut State, Instant) -> (R, May)) -> R {
-        self.call(|state, now, batch| {
-            let (result, may) = call(state, now);
-            state.settle(now, batch);
-            if may == May::Rest {
-                state.arm(now, batch);
-            }
-            result
-        })
+        self.with(|state, now| call(state.parts(id), now))
     }
 
     /// The driver's call, which looks when its time has come; when that is next, and how the session stands.

@@ -136,7 +136,9 @@ impl<'a> ConnectionMut<'a> {
         };
         if consumed > 0 {
             self.session.account.consume_from(now, round_trip, &mut connection.receive, consumed);
-            self.session.queue_control(self.id);
+            if connection.receive.credit_due {
+                self.session.queue_control(self.id);
+            }
             self.session.flush_account();
         }
         result
@@ -179,7 +181,7 @@ impl<'a> ConnectionMut<'a> {
 
     /// Answers the other end's Connect. After an error the connection ends, and the id is no longer known.
     /// A second answer, and one to a connection of this end, change nothing. A good one to an opener that has sent
-    /// something, and so does not wait for it, goes with the acknowledgement of that, if that is due within 25 ms.
+    /// something, and so does not wait for it, goes with what is sent next, or alone after 5 ms.
     pub fn connected(self, result: Result<(), DialError>) {
         let (session, id, now) = (self.session, self.id, self.now);
         let Some(connection) = session.connections.get_mut(&id) else { return };
@@ -200,14 +202,12 @@ impl<'a> ConnectionMut<'a> {
             session.queued -= connection.send.clear();
             session.release_memory();
         }
-        // Who has sent something does not wait for a good answer. It goes with what is sent next, or with the
-        // acknowledgement of that.
-        let waits =
-            result.is_err() || session.connections.get(&id).is_some_and(|it| !it.receive.any_arrived());
-        if waits || !session.acknowledges_soon() {
+        // Who has sent something does not wait for a good answer: it goes with what is sent next.
+        let waits = session.connections.get(&id).is_some_and(|it| !it.receive.any_arrived());
+        if waits || result.is_err() {
             session.queue_control(id);
         } else {
-            session.queue_patient_control(id);
+            session.queue_patient_control(now, id);
         }
         session.discard(now, id);
     }

@@ -19,14 +19,25 @@ impl Session {
         #[rustfmt::skip]
         let Self {
             config: _, side: _, id: _, random, peer, boot, ended,
-            tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, round_trip,
+            tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, patient_until, round_trip,
             connections, opened, opened_live, accepted_live, unseen_opened, seen,
             schedule, session_control, drain, drain_reason, draining_there, told_drained, send_credit,
             queued, held_bytes, held_packets, memory,
             account, datagrams_held, events: _, poll_list, next_sweep, counters: _,
             taken: _, acknowledged: _,
         } = self;
-        (random, peer, boot, ended, no_tunnel_since, stalled_told, round_trip, next_sweep, poll_list)
+        (
+            random,
+            peer,
+            boot,
+            ended,
+            no_tunnel_since,
+            stalled_told,
+            patient_until,
+            round_trip,
+            next_sweep,
+            poll_list,
+        )
             .hash(to);
         (tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels).hash(to);
         (opened, opened_live, accepted_live, unseen_opened, seen).hash(to);

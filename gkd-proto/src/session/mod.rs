@@ -49,6 +49,7 @@ use self::once::Once;
 use self::schedule::Schedule;
 use self::seen::SeenIds;
 use self::stats::Counters;
+use self::timer::PATIENT_FOR;
 use self::tunnel::{SessionControl, Tunnel, Written};
 use crate::config::SessionConfig;
 use crate::credit::SendCredit;
@@ -143,6 +144,8 @@ pub struct Session {
     no_tunnel_since: Option<Instant>,
     /// When the driver was last told that all tunnels are quiet.
     stalled_told: Option<Instant>,
+    /// Control that waits for what is sent next goes alone then.
+    patient_until: Option<Instant>,
     round_trip: Duration,
 
     connections: IdMap<ConnectionId, Box<ConnectionState>>,
@@ -203,6 +206,7 @@ impl Session {
             seen_tunnels: SeenIds::new(MAX_UNSEEN),
             no_tunnel_since: (side == Side::Server).then_some(now),
             stalled_told: None,
+            patient_until: None,
             round_trip: UNKNOWN_ROUND_TRIP,
             connections: IdMap::with_hasher(IdHash::new(hash::mix(!seed))),
             opened: 0,
@@ -512,23 +516,30 @@ impl Session {
     }
 
     fn queue_control(&mut self, id: ConnectionId) {
-        if self.queue_patient_control(id) {
+        if self.is_closed() {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.has_control() {
+            if !connection.in_control_queue {
+                connection.in_control_queue = true;
+                self.schedule.control.push_back(id);
+            }
+            // What was patient goes with it.
+            self.patient_until = None;
             self.wake_one();
         }
     }
 
-    /// As [`queue_control`](Self::queue_control), but it waits for whatever is sent next. Whether there is any.
-    fn queue_patient_control(&mut self, id: ConnectionId) -> bool {
-        if self.is_closed() {
-            return false;
-        }
-        let Some(connection) = self.connections.get_mut(&id).filter(|it| it.has_control()) else {
-            return false;
+    /// As [`queue_control`](Self::queue_control), for what goes with whatever is sent next, or alone before long.
+    fn queue_patient_control(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.in_control_queue) else {
+            return;
         };
-        if !connection.in_control_queue {
-            connection.in_control_queue = true;
-            self.schedule.control.push_back(id);
+        connection.in_control_queue = true;
+        if self.schedule.control.is_empty() {
+            self.patient_until = Some(now + PATIENT_FOR);
         }
-        true
+        self.schedule.control.push_back(id);
     }
 }

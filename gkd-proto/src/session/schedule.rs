@@ -287,12 +287,6 @@ impl Session {
         }
     }
 
-    /// Some tunnel tells what it counted before long, and with it what waits.
-    pub(super) fn acknowledges_soon(&self) -> bool {
-        let tells = |tunnel: &Tunnel| tunnel.ack_due || tunnel.ack_deadline().is_some();
-        self.tunnels.values().any(|tunnel| tunnel.is_in_use() && !tunnel.suspect && tells(tunnel))
-    }
-
     /// Some tunnel in use is not suspect; else a suspect one is better than none.
     pub(super) fn has_healthy_tunnel(&self) -> bool {
         self.tunnels.values().any(|tunnel| tunnel.is_in_use() && !tunnel.suspect)
@@ -310,7 +304,7 @@ mod tests {
     use crate::handshake::{Hello, Parameters, VERSION};
     use crate::id::{BootId, PacketNumber, SessionId, Side};
     use crate::packet::{Ack, Connect, Connected, Data, DialError, Packet, Reset, ResetCode};
-    use crate::session::tunnel::ACK_DELAY;
+    use crate::session::timer::PATIENT_FOR;
     use crate::{SessionConfig, Transmit};
 
     const TUNNEL: TunnelId = TunnelId(0);
@@ -373,7 +367,7 @@ mod tests {
 
     /// Otherwise each connection that is opened with its first bytes costs both ends one more waking up.
     #[test]
-    fn a_good_answer_that_nobody_waits_for_goes_with_the_acknowledgement() {
+    fn a_good_answer_that_nobody_waits_for_goes_with_what_is_sent_next() {
         let answers = [(false, Ok(())), (true, Err(DialError::Refused)), (true, Ok(()))];
         for (index, (wrote, answer)) in answers.into_iter().enumerate() {
             let mut served = Served::new(Parameters::default());
@@ -385,12 +379,16 @@ mod tests {
             served.session.tunnels_to_poll();
             assert_eq!(served.says(), [], "the acknowledgement can wait");
             served.session.connection(served.now, connection).unwrap().connected(answer);
+            if let Some(mut connection) = served.session.connection(served.now, connection) {
+                // The program goes on with it.
+                connection.read(100);
+            }
             let waits = wrote && answer.is_ok();
             assert_eq!(served.session.tunnels_to_poll().count(), usize::from(!waits));
             if waits {
-                served.now = served.session.poll_timeout().unwrap();
-                assert!(served.now <= Instant::now() + ACK_DELAY);
-                served.session.handle_timeout(served.now);
+                let due = served.session.poll_timeout().unwrap();
+                assert!(due <= served.now + PATIENT_FOR, "it waits no longer than that");
+                served.session.handle_timeout(due);
                 assert_eq!(served.session.tunnels_to_poll().count(), 1);
             }
             let connected = Packet::Connected(Connected { connection, result: answer });

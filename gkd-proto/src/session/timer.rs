@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::decline::Decline;
 use super::event::DropReason;
-use super::tunnel::ACK_DELAY;
+use super::tunnel::{ACK_DELAY, MIN_ACK_DELAY};
 use super::{Event, Session};
 use crate::id::{ConnectionId, Side, TunnelId};
 use crate::packet::ResetCode;
@@ -20,6 +20,9 @@ const IDLE_WINDOW: Duration = Duration::from_secs(10);
 /// time-out is as long (RFC 6298 §2.1), so that one loss does not make it so.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// How long control may wait for something that it can go with: as an acknowledgement does at the least.
+pub(super) const PATIENT_FOR: Duration = MIN_ACK_DELAY;
+
 /// How often a fresh dial is asked for while all are quiet.
 const STALLED_EVERY: Duration = Duration::from_secs(2);
 
@@ -33,7 +36,13 @@ impl Session {
         let expiry = self.no_tunnel_since.map(|since| since + self.config.resume_for);
         let quiet = self.first_quiet_at();
         let tunnels = self.tunnels.values().filter_map(|tunnel| self.tunnel_timeout(tunnel, quiet));
-        tunnels.chain(expiry).chain(self.next_sweep).chain(self.stalled_at()).min()
+        let others = [expiry, self.next_sweep, self.stalled_at(), self.patience_ends_at()];
+        tunnels.chain(others.into_iter().flatten()).min()
+    }
+
+    /// When control goes alone that waited for what is sent next, if any still waits.
+    fn patience_ends_at(&self) -> Option<Instant> {
+        self.patient_until.filter(|_| !self.schedule.control.is_empty())
     }
 
     fn tunnel_timeout(&self, tunnel: &super::Tunnel, quiet: Option<Instant>) -> Option<Instant> {
@@ -124,6 +133,10 @@ impl Session {
         if self.stalled_at().is_some_and(|due| now >= due) {
             self.stalled_told = Some(now);
             self.events.push_back(Event::Stalled);
+        }
+        if self.patience_ends_at().is_some_and(|due| now >= due) {
+            self.patient_until = None;
+            self.wake_one();
         }
         if self.next_sweep.is_some_and(|due| now >= due) {
             self.sweep(now);

@@ -19,7 +19,7 @@ use crate::id::{ConnectionId, PacketNumber, TunnelId};
 /// round trip where that is less: a sender cannot use a line whose acknowledgements come much later than they could.
 pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
 /// … but not for less than this, nor longer where no round trip is known: an idle machine's timers cost more.
-const MIN_ACK_DELAY: Duration = Duration::from_millis(5);
+pub(super) const MIN_ACK_DELAY: Duration = Duration::from_millis(5);
 /// So many bytes are acknowledged together, or what the tunnel carries in [`ACK_SPAN`] if that is more.
 const ACK_BYTES: u64 = 64 * 1024;
 const ACK_SPAN: Duration = Duration::from_millis(2);
