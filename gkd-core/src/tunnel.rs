@@ -557,6 +557,9 @@ fn ask(
     let any = state.session.poll_transmit(now, handle.id, room, out);
     if !any {
         handle.ready.register(cx.waker());
+        if state.session.has_work_for(handle.id) {
+            state.look_closely();
+        }
     }
     any
 }

@@ -1,7 +1,7 @@
 //! The tunnel manager: owns one session, feeds its tunnels, wakes its connections and keeps its time.
 //!
-//! Every call into the session goes through [`TunnelManager::with`], which takes the lock once, calls, then
-//! drains what the session wants to tell, and wakes whom it concerns behind the lock. Payload passes through
+//! Every call into the session goes through [`TunnelManager::with`] (the driver's through one like it), which takes the lock
+//! once, calls, then drains what the session wants to tell, and wakes whom it concerns behind the lock. Payload passes through
 //! the session under that lock, taken once per read or write of a tunnel or of a connection and never held
 //! across an `.await`. A waker is registered under the same lock before a poll function says `Pending`, so
 //! no wake-up is lost.

@@ -217,6 +217,12 @@ impl State {
         }
     }
 
+    /// A tunnel leaves to others what it could carry, for a time of which a few milliseconds count: this call asks for the
+    /// time-out.
+    pub(crate) fn look_closely(&mut self) {
+        self.looked = None;
+    }
+
     /// The driver's look: handles what is due.
     pub(super) fn look(&mut self, now: Instant) {
         self.looked = Some(now);

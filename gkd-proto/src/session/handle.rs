@@ -181,7 +181,7 @@ impl<'a> ConnectionMut<'a> {
 
     /// Answers the other end's Connect. After an error the connection ends, and the id is no longer known.
     /// A second answer, and one to a connection of this end, change nothing. A good one to an opener that has sent
-    /// something, and so does not wait for it, goes with what is sent next, or alone after 5 ms.
+    /// something, and so need not wait for it, goes with what is sent next, or alone after 5 ms.
     pub fn connected(self, result: Result<(), DialError>) {
         let (session, id, now) = (self.session, self.id, self.now);
         let Some(connection) = session.connections.get_mut(&id) else { return };
@@ -202,7 +202,7 @@ impl<'a> ConnectionMut<'a> {
             session.queued -= connection.send.clear();
             session.release_memory();
         }
-        // Who has sent something does not wait for a good answer: it goes with what is sent next.
+        // Who has sent something need not wait for a good answer: it goes with what is sent next.
         let waits = session.connections.get(&id).is_some_and(|it| !it.receive.any_arrived());
         if waits || result.is_err() {
             session.queue_control(id);

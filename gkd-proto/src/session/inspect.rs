@@ -8,6 +8,12 @@ use super::Session;
 use crate::id::TunnelId;
 
 impl Session {
+    /// Whether what of control waits has its time, so that no tunnel need be named for a good answer.
+    #[doc(hidden)]
+    pub fn is_patient(&self) -> bool {
+        self.patience_ends_at().is_some()
+    }
+
     /// Feeds what decides what this session will do to `to`: two that feed the same behave alike. Times count as
     /// they are, so two that differ in nothing but the time are not alike.
     ///
@@ -19,7 +25,7 @@ impl Session {
         #[rustfmt::skip]
         let Self {
             config: _, side: _, id: _, random, peer, boot, ended,
-            tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, patient_until, round_trip,
+            tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, patient_until: _, round_trip,
             connections, opened, opened_live, accepted_live, unseen_opened, seen,
             schedule, session_control, drain, drain_reason, draining_there, told_drained, send_credit,
             queued, held_bytes, held_packets, memory,
@@ -33,7 +39,7 @@ impl Session {
             ended,
             no_tunnel_since,
             stalled_told,
-            patient_until,
+            self.patience_ends_at(),
             round_trip,
             next_sweep,
             poll_list,

@@ -103,7 +103,9 @@ pub struct PathSample {
 /// 3. **What to do now**, asked after every call of the first two: [`poll_event`](Self::poll_event) until
 ///    it has none, [`tunnels_to_poll`](Self::tunnels_to_poll) and for each
 ///    [`poll_transmit`](Self::poll_transmit) as long as its carrier has room, and
-///    [`poll_timeout`](Self::poll_timeout).
+///    [`poll_timeout`](Self::poll_timeout). A driver that asks for the last less often, every few milliseconds, is late
+///    with acknowledgements and repeats by as much, and with nothing else; but where a tunnel
+///    [has work](Self::has_work_for) and takes none, it asks.
 /// 4. **What is**: [`stats`](Self::stats), [`held_out_of_order`](Self::held_out_of_order),
 ///    [`tunnels_up`](Self::tunnels_up), [`is_closed`](Self::is_closed).
 ///
@@ -533,13 +535,16 @@ impl Session {
 
     /// As [`queue_control`](Self::queue_control), for what goes with whatever is sent next, or alone before long.
     fn queue_patient_control(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.in_control_queue) else {
-            return;
-        };
-        connection.in_control_queue = true;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let until = now + PATIENT_FOR;
         if self.schedule.control.is_empty() {
-            self.patient_until = Some(now + PATIENT_FOR);
+            self.patient_until = Some(until);
         }
-        self.schedule.control.push_back(id);
+        // What stands there may be what a tunnel that is blocked did not come to.
+        self.patient_until.get_or_insert(until);
+        if !connection.in_control_queue {
+            connection.in_control_queue = true;
+            self.schedule.control.push_back(id);
+        }
     }
 }

@@ -113,7 +113,9 @@ impl Session {
         }
     }
 
-    pub(super) fn has_work_for(&self, tunnel: TunnelId) -> bool {
+    /// Whether something waits that this tunnel could carry: one that [`poll_transmit`](Self::poll_transmit) gives nothing
+    /// nevertheless leaves it to the others, for a time that may be short.
+    pub fn has_work_for(&self, tunnel: TunnelId) -> bool {
         !self.session_control.is_empty()
             || !self.schedule.control.is_empty()
             || (self.schedule.has_data() && self.tunnels.get(&tunnel).is_some_and(|state| !state.is_full()))

@@ -22,8 +22,8 @@ const PART: u64 = 50;
 /// What is repeated of one tunnel at a time, in bytes.
 const MOST: u64 = 32 * 1024;
 
-/// So many packets at the front of a tunnel are looked at for one that is late and went nowhere else: every call asks when
-/// that is, and a peer that acknowledges nothing must not make it long.
+/// So many packets at the front of a tunnel are looked at for one that is late and went nowhere else: that is asked
+/// for again and again, and a peer that acknowledges nothing must not make it long.
 const FEW: usize = 16;
 
 impl Session {

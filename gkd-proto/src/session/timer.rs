@@ -41,7 +41,7 @@ impl Session {
     }
 
     /// When control goes alone that waited for what is sent next, if any still waits.
-    fn patience_ends_at(&self) -> Option<Instant> {
+    pub(super) fn patience_ends_at(&self) -> Option<Instant> {
         self.patient_until.filter(|_| !self.schedule.control.is_empty())
     }
 

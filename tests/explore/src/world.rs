@@ -221,7 +221,7 @@ impl World {
             return Ok(false);
         }
         let mut batch = Bytes::new();
-        let named = self.ends[end].ready != 0;
+        let (named, patient) = (self.ends[end].ready != 0, self.ends[end].session.is_patient());
         self.at(end, |end, at| {
             batch = end.poll(at.now, tunnel, room);
             Ok(())
@@ -229,7 +229,7 @@ impl World {
         if batch.is_empty() {
             return Ok(false);
         }
-        if !named && holds_urgent(&batch) {
+        if !named && holds_urgent(&batch, patient) {
             return Err(format!(
                 "{}: tunnel {tunnel} has something to send, and no tunnel was named",
                 NAMES[end]
@@ -469,12 +469,13 @@ impl At<'_> {
 }
 
 /// Whether a batch holds a packet that must not wait. An acknowledgement also goes out before it is due, if a tunnel
-/// is polled; and a good answer waits for one where nobody waits for it.
-fn holds_urgent(batch: &Bytes) -> bool {
+/// is polled; and a good answer may wait while the session is `patient`.
+fn holds_urgent(batch: &Bytes, patient: bool) -> bool {
     let mut bytes = BytesMut::from(&batch[..]);
     let mut packets = std::iter::from_fn(|| Packet::decode(&mut bytes).ok().flatten());
     packets.any(|packet| {
-        packet.is_counted() && !matches!(packet, Packet::Connected(Connected { result: Ok(()), .. }))
+        let waits = patient && matches!(packet, Packet::Connected(Connected { result: Ok(()), .. }));
+        packet.is_counted() && !waits
     })
 }
 
