@@ -18,8 +18,8 @@ use gkd_proto::session::MAX_UNSEEN;
 use gkd_proto::{SessionConfig, Transmit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::TunnelManager;
 use super::state::BACKLOG;
+use super::{TunnelHandle, TunnelManager};
 use crate::{Client, Server, SessionEnd, SessionHandle};
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -97,6 +97,14 @@ fn manager(side: Side) -> Arc<TunnelManager> {
     TunnelManager::spawn(Arc::default(), side, session, peer, Reservation::default(), Arc::default(), runtime)
 }
 
+/// A client's tunnel comes to a server's session.
+fn add_tunnel(manager: &Arc<TunnelManager>, index: u64) -> Arc<TunnelHandle> {
+    let (session, tunnel, exists) = (manager.id, TunnelId(index), index > 0);
+    let parameters = SessionConfig::default().parameters();
+    let hello = Hello { version: VERSION, session, tunnel, exists, parameters, dead: Vec::new() };
+    manager.add_accepted(&hello, exists, None).unwrap().1
+}
+
 /// The other end's packets come on this tunnel.
 fn hear(manager: &Arc<TunnelManager>, tunnel: TunnelId, packets: impl IntoIterator<Item = Packet>) {
     let mut bytes = BytesMut::new();
@@ -172,11 +180,7 @@ async fn as_many_openers_are_called_as_can_open() {
 #[tokio::test]
 async fn connections_that_are_reset_while_they_wait_leave_their_place_at_once() {
     let near = manager(Side::Server);
-    let tunnel = TunnelId(0);
-    let parameters = SessionConfig::default().parameters();
-    let hello =
-        Hello { version: VERSION, session: near.id, tunnel, exists: false, parameters, dead: Vec::new() };
-    near.add_accepted(&hello, false, None).unwrap();
+    let tunnel = add_tunnel(&near, 0).id;
     let id = |index| ConnectionId::from_index(Side::Client, index);
     let connect = |index| Packet::Connect(Connect { connection: id(index), destination: Bytes::new() });
     let reset =
@@ -208,11 +212,8 @@ async fn connections_that_are_reset_while_they_wait_leave_their_place_at_once() 
 #[tokio::test]
 async fn what_comes_right_behind_a_look_is_acknowledged_in_time() {
     let near = manager(Side::Server);
-    let tunnel = TunnelId(0);
-    let parameters = SessionConfig::default().parameters();
-    let hello =
-        Hello { version: VERSION, session: near.id, tunnel, exists: false, parameters, dead: Vec::new() };
-    let (_, handle) = near.add_accepted(&hello, false, None).unwrap();
+    let handle = add_tunnel(&near, 0);
+    let tunnel = handle.id;
     told(&near, tunnel);
     // The driver rests.
     tokio::task::yield_now().await;
@@ -238,22 +239,13 @@ async fn it_is_told_whether_a_tunnel_is_up() {
     let near = manager(Side::Server);
     let handle = SessionHandle::new(near.clone());
     within(handle.wait_down()).await;
-    let parameters = SessionConfig::default().parameters();
-    let hello = |index| Hello {
-        version: VERSION,
-        session: near.id,
-        tunnel: TunnelId(index),
-        exists: index > 0,
-        parameters,
-        dead: Vec::new(),
-    };
     let mut guards = Vec::new();
     for index in 0..2 {
         let waiting = tokio::spawn({
             let handle = handle.clone();
             async move { handle.wait_up().await }
         });
-        let (_, tunnel) = near.add_accepted(&hello(index), index > 0, None).unwrap();
+        let tunnel = add_tunnel(&near, index);
         guards.push(near.guard(tunnel));
         assert!(within(waiting).await.unwrap());
     }
