@@ -26,7 +26,7 @@ pub(super) const BACKLOG: usize = 1024;
 
 /// How long it may go unseen that the session's time-out came nearer: as long as an acknowledgement waits at the least,
 /// so that most are seen in time.
-pub(super) const LOOK_APART: Duration = Duration::from_millis(5);
+const LOOK_APART: Duration = Duration::from_millis(5);
 
 /// What the lock guards.
 pub(crate) struct State {

@@ -103,9 +103,9 @@ pub struct PathSample {
 /// 3. **What to do now**, asked after every call of the first two: [`poll_event`](Self::poll_event) until
 ///    it has none, [`tunnels_to_poll`](Self::tunnels_to_poll) and for each
 ///    [`poll_transmit`](Self::poll_transmit) as long as its carrier has room, and
-///    [`poll_timeout`](Self::poll_timeout). A driver that asks for the last less often, every few milliseconds, is late
-///    with acknowledgements and repeats by as much, and with nothing else; but where a tunnel
-///    [has work](Self::has_work_for) and takes none, it asks.
+///    [`poll_timeout`](Self::poll_timeout). A driver may ask for the last every few milliseconds only, and is late by as
+///    much with what comes nearer meanwhile; but where a tunnel [has work](Self::has_work_for) and takes none, it asks,
+///    for that may stand for a millisecond only.
 /// 4. **What is**: [`stats`](Self::stats), [`held_out_of_order`](Self::held_out_of_order),
 ///    [`tunnels_up`](Self::tunnels_up), [`is_closed`](Self::is_closed).
 ///
