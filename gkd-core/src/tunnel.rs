@@ -557,7 +557,7 @@ fn ask(
     let any = state.session.poll_transmit(now, handle.id, room, out);
     if !any {
         handle.ready.register(cx.waker());
-        if state.session.has_work_for(handle.id) {
+        if state.session.has_work_for(now, handle.id) {
             state.look_closely();
         }
     }

@@ -25,7 +25,7 @@ impl Session {
         #[rustfmt::skip]
         let Self {
             config: _, side: _, id: _, random, peer, boot, ended,
-            tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, patient_until: _, round_trip,
+            tunnels, dead, dialing, abandoned, next_tunnel, seen_tunnels, no_tunnel_since, stalled_told, patient_until: _, patient, round_trip,
             connections, opened, opened_live, accepted_live, unseen_opened, seen,
             schedule, session_control, drain, drain_reason, draining_there, told_drained, send_credit,
             queued, held_bytes, held_packets, memory,
@@ -39,7 +39,7 @@ impl Session {
             ended,
             no_tunnel_since,
             stalled_told,
-            self.patience_ends_at(),
+            self.patience_ends_at().map(|until| (until, patient)),
             round_trip,
             next_sweep,
             poll_list,
@@ -61,7 +61,9 @@ impl Session {
             let answers = state.ack_due || state.pong_due.is_some() || state.ping_due;
             (*id == tunnel && answers) || state.ack_overdue(now)
         };
-        self.is_closed() || self.has_work_for(tunnel) || self.tunnels.iter().any(|(id, state)| due(id, state))
+        self.is_closed()
+            || self.has_work_for(now, tunnel)
+            || self.tunnels.iter().any(|(id, state)| due(id, state))
     }
 
     /// Tunnels that are neither up nor settled: dead ones, and dials without an answer.

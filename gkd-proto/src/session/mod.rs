@@ -146,8 +146,10 @@ pub struct Session {
     no_tunnel_since: Option<Instant>,
     /// When the driver was last told that all tunnels are quiet.
     stalled_told: Option<Instant>,
-    /// Control that waits for what is sent next goes alone then.
+    /// Control that waits for what is sent next goes alone then …
     patient_until: Option<Instant>,
+    /// … and not before, for none that waits is urgent.
+    patient: bool,
     round_trip: Duration,
 
     connections: IdMap<ConnectionId, Box<ConnectionState>>,
@@ -209,6 +211,7 @@ impl Session {
             no_tunnel_since: (side == Side::Server).then_some(now),
             stalled_told: None,
             patient_until: None,
+            patient: false,
             round_trip: UNKNOWN_ROUND_TRIP,
             connections: IdMap::with_hasher(IdHash::new(hash::mix(!seed))),
             opened: 0,
@@ -528,7 +531,7 @@ impl Session {
                 self.schedule.control.push_back(id);
             }
             // What was patient goes with it.
-            self.patient_until = None;
+            (self.patient_until, self.patient) = (None, false);
             self.wake_one();
         }
     }
@@ -538,7 +541,7 @@ impl Session {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let until = now + PATIENT_FOR;
         if self.schedule.control.is_empty() {
-            self.patient_until = Some(until);
+            (self.patient_until, self.patient) = (Some(until), true);
         }
         // What stands there may be what a tunnel that is blocked did not come to.
         self.patient_until.get_or_insert(until);

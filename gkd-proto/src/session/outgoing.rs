@@ -53,7 +53,7 @@ impl Session {
         } else if self.tunnels.get(&tunnel).is_some_and(|state| state.dropping.is_none()) {
             self.put_uncounted(now, tunnel, out);
             if self.may_carry(tunnel) {
-                self.put_counted(now, tunnel, start + room, out);
+                self.put_counted(now, tunnel, start, room, out);
                 self.take_again(tunnel, out.remaining() > start);
             }
         }
@@ -88,7 +88,7 @@ impl Session {
     /// Answers and acknowledgements. The own count goes with whatever else is written; those of other tunnels
     /// when they are overdue, because nothing goes out there.
     fn put_uncounted(&mut self, now: Instant, tunnel: TunnelId, out: &mut Transmit) {
-        let own_work = self.has_work_for(tunnel);
+        let own_work = self.has_work_for(now, tunnel);
         for (id, state) in &mut self.tunnels {
             let own = *id == tunnel;
             if own {
@@ -115,15 +115,21 @@ impl Session {
 
     /// Whether something waits that this tunnel could carry: one that [`poll_transmit`](Self::poll_transmit) gives nothing
     /// nevertheless leaves it to the others, for a time that may be short.
-    pub fn has_work_for(&self, tunnel: TunnelId) -> bool {
+    pub fn has_work_for(&self, now: Instant, tunnel: TunnelId) -> bool {
         !self.session_control.is_empty()
-            || !self.schedule.control.is_empty()
+            || !(self.schedule.control.is_empty() || self.is_patient_at(now))
             || (self.schedule.has_data() && self.tunnels.get(&tunnel).is_some_and(|state| !state.is_full()))
     }
 
-    fn put_counted(&mut self, now: Instant, tunnel: TunnelId, end: usize, out: &mut Transmit) {
+    /// Packets of a batch that began at `start`.
+    fn put_counted(&mut self, now: Instant, tunnel: TunnelId, start: usize, room: usize, out: &mut Transmit) {
+        let end = start + room;
+        let goes_alone =
+            start == out.remaining() && self.session_control.is_empty() && !self.schedule.has_data();
         let leaves_control = !self.schedule.control.is_empty()
-            && (self.leaves_repeats(now, tunnel) || self.declines(now, tunnel, Backlog::of(1)));
+            && (goes_alone && self.is_patient_at(now)
+                || self.leaves_repeats(now, tunnel)
+                || self.declines(now, tunnel, Backlog::of(1)));
         while out.remaining() < end {
             let before = out.remaining();
             let room = end - before;

@@ -389,6 +389,8 @@ mod tests {
             let waits = wrote && answer.is_ok();
             assert_eq!(served.session.tunnels_to_poll().count(), usize::from(!waits));
             if waits {
+                // Nor does a tunnel take it that asks by itself.
+                assert_eq!(served.says(), []);
                 let due = served.now + PATIENT_FOR;
                 assert_eq!(served.session.poll_timeout(), Some(due));
                 served.session.handle_timeout(due);
@@ -396,6 +398,35 @@ mod tests {
             }
             assert_eq!(served.says(), [Packet::Connected(Connected { connection, result: answer })]);
         }
+    }
+
+    #[test]
+    fn an_answer_that_waits_is_in_front_of_what_is_sent_next() {
+        let mut served = Served::new(Parameters::default());
+        let [first, second] = [0, 1].map(|index| served.open(index));
+        for connection in [first, second] {
+            let (number, payload) = (PacketNumber(0), "x".into());
+            served.take(Packet::Data(Data { connection, number, payload }));
+        }
+        served.now = served.session.poll_timeout().unwrap();
+        served.session.handle_timeout(served.now);
+        assert!(matches!(served.says()[..], [Packet::Ack(_)]));
+        let connected = |connection, result| Packet::Connected(Connected { connection, result });
+
+        served.session.connection(served.now, first).unwrap().connected(Ok(()));
+        assert_eq!(served.says(), []);
+        assert_eq!(served.write(first, b"y"), 1);
+        let said = served.says();
+        assert_eq!(said[0], connected(first, Ok(())));
+        assert!(matches!(said[1..], [Packet::Data(_)]), "{said:?}");
+
+        // What is urgent waits for nothing, and takes along what is not.
+        served.session.connection(served.now, second).unwrap().connected(Ok(()));
+        let third = served.open(2);
+        served.session.connection(served.now, third).unwrap().connected(Err(DialError::Refused));
+        let said = served.says();
+        let both = [connected(second, Ok(())), connected(third, Err(DialError::Refused))];
+        assert!(both.iter().all(|answer| said.contains(answer)), "{said:?}");
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Session {
         self.patient_until.filter(|_| !self.schedule.control.is_empty())
     }
 
+    /// All control of connections that waits is to go with what is sent next, and has the time.
+    pub(super) fn is_patient_at(&self, now: Instant) -> bool {
+        self.patient && self.patience_ends_at().is_some_and(|due| now < due)
+    }
+
     fn tunnel_timeout(&self, tunnel: &super::Tunnel, quiet: Option<Instant>) -> Option<Instant> {
         if tunnel.dropping.is_some() {
             return None;
@@ -135,7 +140,7 @@ impl Session {
             self.events.push_back(Event::Stalled);
         }
         if self.patience_ends_at().is_some_and(|due| now >= due) {
-            self.patient_until = None;
+            (self.patient_until, self.patient) = (None, false);
             self.wake_one();
         }
         if self.next_sweep.is_some_and(|due| now >= due) {
