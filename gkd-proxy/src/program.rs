@@ -23,6 +23,19 @@ pub use units::{Amount, Speed};
 use std::fmt;
 use std::io::{self, Write};
 
+/// What a TOML reader says of a value, with the mend where the value is of the wrong type.
+pub fn with_mend(message: &str) -> String {
+    let (_, expected) = message.rsplit_once(", expected ").unwrap_or_default();
+    let mend = match expected.trim() {
+        "a string" => "write it in quotes, with its unit if it has one: \"8KiB\", \"30s\"",
+        "a boolean" => "write true or false, without quotes",
+        "i64" => "write a number, without quotes",
+        "a sequence" | "a seq" => "write it in brackets, also a single one: [\"…\"]",
+        _ => return message.to_owned(),
+    };
+    format!("{message}: {mend}")
+}
+
 /// Writes a line to standard output. Whoever has seen enough and closed it is no failure.
 pub fn say(line: impl fmt::Display) {
     writeln!(io::stdout(), "{line}").ok();

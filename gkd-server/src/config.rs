@@ -170,7 +170,7 @@ impl Config {
         let config = match toml::from_str::<Written>(text) {
             Ok(written) => judge.config(written),
             Err(error) => {
-                judge.complain(error.span().unwrap_or(0..0), error.message());
+                judge.complain(error.span().unwrap_or(0..0), program::with_mend(error.message()));
                 return Err(Problems(judge.problems));
             }
         };

@@ -120,7 +120,8 @@ pub(super) fn read(path: &Path, named: Option<&Text>, notes: &mut Vec<String>) -
 pub(super) fn parse(path: &Path, text: &str) -> Result<Layer, Failure> {
     let contents: Contents = toml::from_str(text).map_err(|error| {
         let (line, _) = program::place(text, error.span().map_or(0, |span| span.start));
-        Failure::config(format_args!("{} line {line}: {}", path.display(), without_strings(error.message())))
+        let message = program::with_mend(&without_strings(error.message()));
+        Failure::config(format_args!("{} line {line}: {message}", path.display()))
     })?;
     let at = |span: Range<usize>| Origin::Line(path.to_owned(), program::place(text, span.start).0);
     let one = |value: Spanned<String>| Text { origin: at(value.span()), text: value.into_inner() };

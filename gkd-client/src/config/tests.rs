@@ -217,9 +217,9 @@ fn the_line_of_a_file_is_named() {
         (format!("links = [\"{cut}\"]"), "c.toml line 1: the link's key is cut"),
         (
             format!("log = \"info\"\nlinks = \"{link}\""),
-            "c.toml line 2: invalid type: a string, expected a seq",
+            "c.toml line 2: invalid type: a string, expected a sequence: write it in brackets",
         ),
-        ("plain = \"yes\"".to_owned(), "c.toml line 1: invalid type: a string, expected a boolean"),
+        ("plain = \"yes\"".to_owned(), "c.toml line 1: invalid type: a string, expected a boolean: write true or false"),
         ("log = \"loud\"".to_owned(), "c.toml line 1: \"loud\" is no log level"),
         ("remote = [\"http://1\"]".to_owned(), "c.toml line 1: listener \"http://127.0.0.1:1\": http listens here only"),
         ("via = \"http://p\"".to_owned(), "c.toml line 1: the proxy \"p\" has no port"),

@@ -200,7 +200,14 @@ fn mistakes_of_the_front_name_their_place_and_the_mend() {
         ("domain = \"a.example:80\"", "line 3, column 10: \"a.example:80\" has a port"),
         ("domain = \"\"", "line 3, column 10: the host is empty"),
         ("max_head = \"1KiB\"", "line 3, column 12: 1KiB is out of bounds: write 8KiB to 1MiB"),
-        ("max_head = 8192", "line 3, column 12: invalid type"),
+        (
+            "max_head = 8192",
+            "line 3, column 12: invalid type: integer `8192`, expected a string: write it in quotes, with its unit",
+        ),
+        (
+            "connections = \"5\"",
+            "line 3, column 15: invalid type: string \"5\", expected i64: write a number",
+        ),
         ("max_body = \"0KiB\"", "line 3, column 12: 0KiB is out of bounds: write 1KiB to 1TiB"),
         ("max_body = \"1G\"", "line 3, column 12: \"1G\" is no size"),
         ("connections = 0", "line 3, column 15: 0 is out of bounds: write 1 to 262144"),
