@@ -1,13 +1,14 @@
 //! Variable-length integers of RFC 9000 §16: the two high bits of the first byte tell the length (1, 2,
 //! 4 or 8 bytes), the rest is the value, big end first.
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 /// The largest value that a varint holds: 2^62 - 1.
 pub const MAX: u64 = (1 << 62) - 1;
 
 /// How many bytes [`put`] writes for `value`.
-pub fn len(value: u64) -> usize {
+#[inline]
+pub const fn len(value: u64) -> usize {
     match value {
         0..=0x3f => 1,
         0x40..=0x3fff => 2,
@@ -32,15 +33,63 @@ pub fn put(out: &mut impl BufMut, value: u64) {
     }
 }
 
+/// A row of varints, at most [`ROW`] bytes of them, that is written where it is to stand.
+pub(crate) struct Row<'a> {
+    bytes: &'a mut [u8],
+    len: usize,
+}
+
+/// Bytes of a row: five of the longest.
+const ROW: usize = 40;
+
+/// Appends the row that `fill` makes: there is room for all of it, so that none of them asks.
+#[inline(always)]
+pub(crate) fn put_row(out: &mut BytesMut, fill: impl FnOnce(&mut Row<'_>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; ROW]);
+    let mut row = Row { bytes: &mut out[start..], len: 0 };
+    fill(&mut row);
+    let end = start + row.len;
+    out.truncate(end);
+}
+
+impl Row<'_> {
+    /// Adds `value`, in the fewest bytes that hold it. Their number is a branch and no arithmetic: it is the same time and
+    /// again, and what comes next need not wait for it.
+    ///
+    /// # Panics
+    /// As [`put`], and when the row is full.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, value: u64) {
+        match value {
+            0..=0x3f => self.extend([value as u8]),
+            0x40..=0x3fff => self.extend((value as u16 | 0x4000).to_be_bytes()),
+            0x4000..=0x3fff_ffff => self.extend((value as u32 | 0x8000_0000).to_be_bytes()),
+            _ => {
+                assert!(value <= MAX, "a varint holds 62 bits");
+                self.extend((value | 0xc000_0000_0000_0000).to_be_bytes());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn extend<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes[self.len..self.len + N].copy_from_slice(&bytes);
+        self.len += N;
+    }
+}
+
 /// Reads the varint at the start of `bytes` without taking it: its value and its length. `None` when
 /// `bytes` ends too early.
-#[inline]
+#[inline(always)]
 pub fn peek(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
-    let len = 1usize << (first >> 6);
-    let bytes = bytes.get(..len)?;
-    let value = bytes[1..].iter().fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte));
-    Some((value, len))
+    Some(match first >> 6 {
+        0 => (first.into(), 1),
+        1 => ((u16::from_be_bytes(*bytes.first_chunk()?) & 0x3fff).into(), 2),
+        2 => ((u32::from_be_bytes(*bytes.first_chunk()?) & 0x3fff_ffff).into(), 4),
+        _ => (u64::from_be_bytes(*bytes.first_chunk()?) & MAX, 8),
+    })
 }
 
 /// Takes one varint from the front of `buf`. `None` when it ends too early; `buf` is then unchanged.
@@ -67,6 +116,8 @@ mod tests {
         ];
         for (bytes, value) in examples {
             assert_eq!(peek(bytes), Some((value, bytes.len())));
+            let more = [bytes, &[0xff; 8]].concat();
+            assert_eq!(peek(&more), Some((value, bytes.len())), "with more behind it");
         }
     }
 
@@ -76,6 +127,9 @@ mod tests {
             let mut bytes = Vec::new();
             put(&mut bytes, value);
             assert_eq!(bytes.len(), len(value));
+            let mut out = BytesMut::from(&b"front"[..]);
+            put_row(&mut out, |row| (0..5).for_each(|_| row.push(value)));
+            assert_eq!(out, [&b"front"[..], &bytes.repeat(5)].concat());
             assert_eq!(peek(&bytes), Some((value, bytes.len())));
             for cut in 0..bytes.len() {
                 assert_eq!(take(&mut &bytes[..cut]), None);

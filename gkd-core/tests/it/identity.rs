@@ -166,7 +166,7 @@ async fn one_peer_that_breaks_the_protocol_ends_only_itself() {
     answer.unwrap();
     // An acknowledgement of what was never sent.
     let ack = gkd_core::proto::packet::Ack { tunnel: TunnelId(0), count: 1 << 40, delay: 0 };
-    let mut bytes = Vec::new();
+    let mut bytes = bytes::BytesMut::new();
     gkd_core::proto::packet::Packet::Ack(ack).encode(&mut bytes);
     carrier.write_all(&bytes).await.unwrap();
     let mut farewell = Vec::new();

@@ -1,9 +1,9 @@
 //! Opening a connection: [`Connect`] and its answer, [`Connected`].
 
-use bytes::{BufMut, Bytes};
+use bytes::{Bytes, BytesMut};
 
 use super::header::{self, kind};
-use super::{MAX_DESTINATION, put_bytes, take_bytes};
+use super::{Body, MAX_DESTINATION, put_bytes, put_numbers};
 use crate::id::ConnectionId;
 use crate::varint;
 
@@ -18,7 +18,7 @@ pub struct Connect {
 }
 
 impl Connect {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         assert!(self.destination.len() <= MAX_DESTINATION, "a destination has a bound");
         let len = self.destination.len();
         header::put(out, kind::CONNECT, varint::len(self.connection.0) + varint::len(len as u64) + len);
@@ -26,10 +26,11 @@ impl Connect {
         put_bytes(out, &self.destination);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        let connection = ConnectionId(varint::take(body)?);
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        let connection = ConnectionId(body.number()?);
         // A copy, so that a destination that is kept does not keep a whole read buffer.
-        let destination = Bytes::copy_from_slice(&take_bytes(body, MAX_DESTINATION)?);
+        let destination = Bytes::copy_from_slice(&body.bytes(MAX_DESTINATION)?);
         Some(Self { connection, destination })
     }
 }
@@ -44,16 +45,15 @@ pub struct Connected {
 }
 
 impl Connected {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         let code = self.result.map_or_else(|error| error.code(), |()| 0);
-        header::put(out, kind::CONNECTED, varint::len(self.connection.0) + varint::len(code));
-        varint::put(out, self.connection.0);
-        varint::put(out, code);
+        put_numbers(out, kind::CONNECTED, [self.connection.0, code]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        let connection = ConnectionId(varint::take(body)?);
-        let result = match varint::take(body)? {
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        let connection = ConnectionId(body.number()?);
+        let result = match body.number()? {
             0 => Ok(()),
             code => Err(DialError::from_code(code)),
         };

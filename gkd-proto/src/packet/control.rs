@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use bytes::{BufMut, Bytes};
+use bytes::BytesMut;
 
 use super::header::{self, kind};
-use super::{cut_reason, put_reason, take_reason};
+use super::{Body, MAX_REASON, cut_reason, put_numbers, put_reason, reason};
 use crate::id::{ConnectionId, TunnelId};
 use crate::varint;
 
@@ -31,12 +31,6 @@ impl Account {
     }
 }
 
-/// Appends a packet whose body is nothing but varints.
-fn put_numbers<const N: usize>(out: &mut impl BufMut, kind: u64, numbers: [u64; N]) {
-    header::put(out, kind, numbers.iter().map(|number| varint::len(*number)).sum());
-    numbers.into_iter().for_each(|number| varint::put(out, number));
-}
-
 /// Grants credit: how much charge the other end may have sent in all. Absolute, so that order does not
 /// matter and a duplicate is harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +42,13 @@ pub struct Credit {
 }
 
 impl Credit {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::CREDIT, [self.account.id(), self.total]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { account: Account::from_id(varint::take(body)?), total: varint::take(body)? })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { account: Account::from_id(body.number()?), total: body.number()? })
     }
 }
 
@@ -67,12 +62,13 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::BLOCKED, [self.account.id(), self.total]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { account: Account::from_id(varint::take(body)?), total: varint::take(body)? })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { account: Account::from_id(body.number()?), total: body.number()? })
     }
 }
 
@@ -88,15 +84,16 @@ pub struct Reset {
 }
 
 impl Reset {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::RESET, [self.connection.0, self.code.0, self.total]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
         Some(Self {
-            connection: ConnectionId(varint::take(body)?),
-            code: ResetCode(varint::take(body)?),
-            total: varint::take(body)?,
+            connection: ConnectionId(body.number()?),
+            code: ResetCode(body.number()?),
+            total: body.number()?,
         })
     }
 }
@@ -157,12 +154,13 @@ pub struct Gone {
 }
 
 impl Gone {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::GONE, [self.tunnel.0, self.count]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { tunnel: TunnelId(varint::take(body)?), count: varint::take(body)? })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { tunnel: TunnelId(body.number()?), count: body.number()? })
     }
 }
 
@@ -174,12 +172,13 @@ pub struct Leave {
 }
 
 impl Leave {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::LEAVE, [self.tunnel.0]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { tunnel: TunnelId(varint::take(body)?) })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { tunnel: TunnelId(body.number()?) })
     }
 }
 
@@ -191,12 +190,13 @@ pub struct Drain {
 }
 
 impl Drain {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::DRAIN, [self.reason]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { reason: varint::take(body)? })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { reason: body.number()? })
     }
 }
 
@@ -213,16 +213,13 @@ pub struct Ack {
 }
 
 impl Ack {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::ACK, [self.tunnel.0, self.count, self.delay]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self {
-            tunnel: TunnelId(varint::take(body)?),
-            count: varint::take(body)?,
-            delay: varint::take(body)?,
-        })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { tunnel: TunnelId(body.number()?), count: body.number()?, delay: body.number()? })
     }
 }
 
@@ -234,12 +231,13 @@ pub struct Ping {
 }
 
 impl Ping {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::PING, [self.token]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { token: varint::take(body)? })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { token: body.number()? })
     }
 }
 
@@ -253,12 +251,13 @@ pub struct Pong {
 }
 
 impl Pong {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_numbers(out, kind::PONG, [self.token, self.count]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { token: varint::take(body)?, count: varint::take(body)? })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { token: body.number()?, count: body.number()? })
     }
 }
 
@@ -272,7 +271,7 @@ pub struct Close {
 }
 
 impl Close {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         let reason = cut_reason(&self.reason);
         let len = varint::len(self.code.0) + varint::len(reason.len() as u64) + reason.len();
         header::put(out, kind::CLOSE, len);
@@ -280,8 +279,9 @@ impl Close {
         put_reason(out, reason);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self { code: CloseCode(varint::take(body)?), reason: take_reason(body)? })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { code: CloseCode(body.number()?), reason: reason(&body.bytes(MAX_REASON)?) })
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a connection carries: [`Data`] and [`Finish`] in order, [`Datagram`] without.
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::{self, kind};
-use super::{MAX_DESTINATION, MAX_PAYLOAD, put_bytes, take_bytes};
+use super::{Body, MAX_DESTINATION, MAX_PAYLOAD, put_bytes, put_numbers};
 use crate::id::{ConnectionId, PacketNumber};
 use crate::varint;
 
@@ -20,27 +20,31 @@ pub struct Data {
 
 /// Appends all of a Data packet that stands before its payload.
 pub(crate) fn encode_data_header(
-    out: &mut impl BufMut,
+    out: &mut BytesMut,
     connection: ConnectionId,
     number: PacketNumber,
     payload: usize,
 ) {
     assert!(payload <= MAX_PAYLOAD, "a payload has a bound");
-    header::put(out, kind::DATA, varint::len(connection.0) + varint::len(number.0) + payload);
-    varint::put(out, connection.0);
-    varint::put(out, number.0);
+    varint::put_row(out, |row| {
+        row.push(kind::DATA);
+        row.push((varint::len(connection.0) + varint::len(number.0) + payload) as u64);
+        row.push(connection.0);
+        row.push(number.0);
+    });
 }
 
 impl Data {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         encode_data_header(out, self.connection, self.number, self.payload.len());
         out.put_slice(&self.payload);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        let connection = ConnectionId(varint::take(body)?);
-        let number = PacketNumber(varint::take(body)?);
-        (body.len() <= MAX_PAYLOAD).then(|| Self { connection, number, payload: std::mem::take(body) })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        let connection = ConnectionId(body.number()?);
+        let number = PacketNumber(body.number()?);
+        (body.len() <= MAX_PAYLOAD).then(|| Self { connection, number, payload: body.rest() })
     }
 }
 
@@ -54,17 +58,13 @@ pub struct Finish {
 }
 
 impl Finish {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
-        header::put(out, kind::FINISH, varint::len(self.connection.0) + varint::len(self.number.0));
-        varint::put(out, self.connection.0);
-        varint::put(out, self.number.0);
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        put_numbers(out, kind::FINISH, [self.connection.0, self.number.0]);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        Some(Self {
-            connection: ConnectionId(varint::take(body)?),
-            number: PacketNumber(varint::take(body)?),
-        })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { connection: ConnectionId(body.number()?), number: PacketNumber(body.number()?) })
     }
 }
 
@@ -80,7 +80,7 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         assert!(self.address.len() <= MAX_DESTINATION && self.payload.len() <= MAX_PAYLOAD);
         let address = varint::len(self.address.len() as u64) + self.address.len();
         header::put(out, kind::DATAGRAM, varint::len(self.connection.0) + address + self.payload.len());
@@ -89,9 +89,10 @@ impl Datagram {
         out.put_slice(&self.payload);
     }
 
-    pub(crate) fn decode(body: &mut Bytes) -> Option<Self> {
-        let connection = ConnectionId(varint::take(body)?);
-        let address = take_bytes(body, MAX_DESTINATION)?;
-        (body.len() <= MAX_PAYLOAD).then(|| Self { connection, address, payload: std::mem::take(body) })
+    #[inline(always)]
+    pub(crate) fn decode(body: &mut Body<'_>) -> Option<Self> {
+        let connection = ConnectionId(body.number()?);
+        let address = body.bytes(MAX_DESTINATION)?;
+        (body.len() <= MAX_PAYLOAD).then(|| Self { connection, address, payload: body.rest() })
     }
 }

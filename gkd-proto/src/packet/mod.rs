@@ -6,6 +6,7 @@
 //! This module knows bytes and nothing of a session: whether a packet makes sense now is decided by
 //! [`Session`](crate::Session).
 
+mod body;
 mod connect;
 mod control;
 mod data;
@@ -20,7 +21,8 @@ pub use header::{DecodeError, Header, kind};
 
 pub(crate) use data::encode_data_header;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::credit::OVERHEAD;
 use crate::varint;
@@ -104,34 +106,29 @@ impl Packet {
         if buf.len() < header.len + header.body {
             return Ok(None);
         }
-        buf.advance(header.len);
-        let body = buf.split_to(header.body);
-        Self::decode_body(header.kind, body.freeze()).map(Some)
-    }
-
-    fn decode_body(kind: u64, mut body: Bytes) -> Result<Self, DecodeError> {
-        let packet = match kind {
-            kind::CONNECT => Connect::decode(&mut body).map(Self::Connect),
-            kind::CONNECTED => Connected::decode(&mut body).map(Self::Connected),
-            kind::DATA => Data::decode(&mut body).map(Self::Data),
-            kind::FINISH => Finish::decode(&mut body).map(Self::Finish),
-            kind::RESET => Reset::decode(&mut body).map(Self::Reset),
-            kind::CREDIT => Credit::decode(&mut body).map(Self::Credit),
-            kind::BLOCKED => Blocked::decode(&mut body).map(Self::Blocked),
-            kind::GONE => Gone::decode(&mut body).map(Self::Gone),
-            kind::LEAVE => Leave::decode(&mut body).map(Self::Leave),
-            kind::DRAIN => Drain::decode(&mut body).map(Self::Drain),
-            kind::DATAGRAM => Datagram::decode(&mut body).map(Self::Datagram),
-            kind::ACK => Ack::decode(&mut body).map(Self::Ack),
-            kind::PING => Ping::decode(&mut body).map(Self::Ping),
-            kind::PONG => Pong::decode(&mut body).map(Self::Pong),
-            kind::CLOSE => Close::decode(&mut body).map(Self::Close),
-            _ if kind::must_be_known(kind) => return Err(DecodeError::Refused { kind }),
-            _ => return Ok(Self::Unknown(kind)),
-        };
-        match packet {
-            Some(packet) if body.is_empty() => Ok(packet),
-            _ => Err(DecodeError::Malformed { kind }),
+        let body = Body::new(buf, header);
+        // Each is made where it is returned: to move one that was just written costs as much as to read it.
+        match header.kind {
+            kind::CONNECT => body.whole(Connect::decode, Self::Connect),
+            kind::CONNECTED => body.whole(Connected::decode, Self::Connected),
+            kind::DATA => body.whole(Data::decode, Self::Data),
+            kind::FINISH => body.whole(Finish::decode, Self::Finish),
+            kind::RESET => body.whole(Reset::decode, Self::Reset),
+            kind::CREDIT => body.whole(Credit::decode, Self::Credit),
+            kind::BLOCKED => body.whole(Blocked::decode, Self::Blocked),
+            kind::GONE => body.whole(Gone::decode, Self::Gone),
+            kind::LEAVE => body.whole(Leave::decode, Self::Leave),
+            kind::DRAIN => body.whole(Drain::decode, Self::Drain),
+            kind::DATAGRAM => body.whole(Datagram::decode, Self::Datagram),
+            kind::ACK => body.whole(Ack::decode, Self::Ack),
+            kind::PING => body.whole(Ping::decode, Self::Ping),
+            kind::PONG => body.whole(Pong::decode, Self::Pong),
+            kind::CLOSE => body.whole(Close::decode, Self::Close),
+            kind if kind::must_be_known(kind) => Err(DecodeError::Refused { kind }),
+            kind => {
+                body.leave();
+                Ok(Some(Self::Unknown(kind)))
+            }
         }
     }
 
@@ -139,7 +136,7 @@ impl Packet {
     ///
     /// # Panics
     /// If a field is above its bound ([`MAX_PAYLOAD`], [`MAX_DESTINATION`], 62 bits).
-    pub fn encode(&self, out: &mut impl BufMut) {
+    pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Connect(packet) => packet.encode(out),
             Self::Connected(packet) => packet.encode(out),
@@ -161,6 +158,16 @@ impl Packet {
     }
 }
 
+/// Appends a packet whose body is nothing but varints.
+#[inline]
+pub(crate) fn put_numbers<const N: usize>(out: &mut BytesMut, kind: u64, numbers: [u64; N]) {
+    varint::put_row(out, |row| {
+        row.push(kind);
+        row.push(numbers.iter().map(|number| varint::len(*number) as u64).sum());
+        numbers.into_iter().for_each(|number| row.push(number));
+    });
+}
+
 /// Appends a reason in words: its length and its UTF-8, cut at a character's border to [`MAX_REASON`] bytes.
 pub(crate) fn put_reason(out: &mut impl BufMut, reason: &str) {
     let reason = cut_reason(reason);
@@ -174,8 +181,11 @@ pub(crate) fn cut_reason(reason: &str) -> &str {
 
 /// Takes what [`put_reason`] wrote. Bytes that are not UTF-8 are shown as U+FFFD; one too long is refused.
 pub(crate) fn take_reason(body: &mut Bytes) -> Option<String> {
-    let bytes = take_bytes(body, MAX_REASON)?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    Some(reason(&take_bytes(body, MAX_REASON)?))
+}
+
+fn reason(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Appends a length and so many bytes.

@@ -3,6 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use bytes::Buf;
+
 use super::*;
 use crate::id::{ConnectionId, PacketNumber, TunnelId};
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BytesMut};
 
 use super::Session;
 use super::connection::Stage;
@@ -388,7 +388,7 @@ impl Session {
 
 impl super::ConnectionState {
     /// Appends one control packet that is due, in the order in which the other end wants them.
-    fn put_control(&mut self, out: &mut impl BufMut) -> Option<ConnectionControl> {
+    fn put_control(&mut self, out: &mut BytesMut) -> Option<ConnectionControl> {
         let connection = self.id;
         let account = Account::Connection(connection);
         let (control, packet) = if self.connect == Once::Due {
