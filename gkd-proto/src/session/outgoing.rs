@@ -124,6 +124,7 @@ impl Session {
     /// Packets of a batch that began at `start`.
     fn put_counted(&mut self, now: Instant, tunnel: TunnelId, start: usize, room: usize, out: &mut Transmit) {
         let end = start + room;
+        // An answer that has the time waits for company, also when a tunnel asks that was not named.
         let goes_alone =
             start == out.remaining() && self.session_control.is_empty() && !self.schedule.has_data();
         let leaves_control = !self.schedule.control.is_empty()
